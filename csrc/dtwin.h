@@ -1,0 +1,110 @@
+/* dtwin_fast: the plain C interface of the compiled engine.
+ *
+ * One call rolls S subjects' RNNs over their inputs. Letters: S subjects, B sequences per
+ * subject, T steps, I inputs, H hidden units, G gates (rnn 1, gru 3, lstm 4), O outputs,
+ * K rows of a time projection. Arrays are dense and row-major in their last axes; square
+ * matrices are (to, from); gates are in torch's order (gru r,z,n; lstm i,f,g,o).
+ *
+ * The result has the same bits for any number of threads, any grouping of subjects and
+ * sequences into calls, and any cut of T into calls that pass h_final on as h0.
+ *
+ * Thread-safe: concurrent calls share nothing. No thread outlives a call.
+ */
+#ifndef DTWIN_H
+#define DTWIN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define DTWIN_API __attribute__((visibility("default")))
+#else
+#define DTWIN_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum dtwin_cell { DTWIN_RNN = 0, DTWIN_GRU = 1, DTWIN_LSTM = 2 } dtwin_cell;
+
+typedef enum dtwin_dtype { DTWIN_FLOAT32 = 0, DTWIN_FLOAT64 = 1 } dtwin_dtype;
+
+typedef enum dtwin_status {
+    DTWIN_OK = 0,
+    DTWIN_ERROR_VERSION = 1,   /* struct_size is not sizeof(dtwin_rollout_params) */
+    DTWIN_ERROR_CELL = 2,      /* cell is not a dtwin_cell */
+    DTWIN_ERROR_DTYPE = 3,     /* dtype is not a dtwin_dtype */
+    DTWIN_ERROR_SIZE = 4,      /* a size is negative, or zero where at least one is needed */
+    DTWIN_ERROR_STRIDE = 5,    /* a stride is negative */
+    DTWIN_ERROR_OVERFLOW = 6,  /* an array would be larger than the address space */
+    DTWIN_ERROR_NULL = 7,      /* a required pointer is NULL */
+    DTWIN_ERROR_ALIGNMENT = 8, /* a pointer is not aligned to its element type */
+    DTWIN_ERROR_THREADS = 9,   /* n_threads is outside 0..DTWIN_MAX_THREADS */
+    DTWIN_ERROR_MEMORY = 10    /* the workspace could not be allocated */
+} dtwin_status;
+
+#define DTWIN_MAX_THREADS 1024
+
+/* Zero it, set struct_size = sizeof(dtwin_rollout_params), fill in the rest.
+ *
+ * Pointers marked [dtype] hold floats or doubles as `dtype` says. Strides are in elements;
+ * 0 repeats the same block along that axis. */
+typedef struct dtwin_rollout_params {
+    uint32_t struct_size;
+    int32_t cell;      /* dtwin_cell */
+    int32_t dtype;     /* dtwin_dtype */
+    int32_t n_threads; /* 0 = one per hardware thread; never more than n_subjects are started */
+
+    int64_t n_subjects;  /* S >= 0; with 0 nothing is read or written */
+    int64_t n_sequences; /* B >= 1 */
+    int64_t n_steps;     /* T >= 1 */
+    int64_t n_inputs;    /* I >= 1 */
+    int64_t n_hidden;    /* H >= 1 */
+    int64_t n_outputs;   /* O >= 1 */
+    int64_t n_projected; /* K >= 1 with a projection, else 0 */
+
+    /* Weights [dtype] and the elements from one subject's block to the next. */
+    const void* w_ih;  /* S x [G*H, I] */
+    const void* w_hh;  /* S x [G*H, H] */
+    const void* b_ih;  /* S x [G*H] */
+    const void* b_hh;  /* S x [G*H] */
+    const void* w_out; /* S x [O, H] */
+    const void* b_out; /* S x [O] */
+    int64_t w_ih_stride;
+    int64_t w_hh_stride;
+    int64_t b_ih_stride;
+    int64_t b_hh_stride;
+    int64_t w_out_stride;
+    int64_t b_out_stride;
+
+    const void* inputs;                 /* [dtype] S x B x [T, I] */
+    int64_t inputs_subject_stride;      /* 0 = every subject sees the same inputs */
+    int64_t inputs_sequence_stride;     /* T*I where sequences follow each other */
+    const void* h0;                     /* [dtype] [S, B, H]; NULL = zeros */
+    const void* c0;                     /* [dtype] [S, B, H], lstm only; NULL = zeros */
+    const void* projection;             /* [dtype] B x [K, T]; NULL = none */
+    int64_t projection_sequence_stride; /* 0 = one projection for all sequences */
+
+    /* Results, every element of which is written. */
+    void* outputs;     /* [dtype] [S, B, T, O], or [S, B, K, O] = projection @ outputs */
+    void* states;      /* [dtype] [S, B, T, H]; NULL = not wanted */
+    void* h_final;     /* [dtype] [S, B, H] */
+    void* c_final;     /* [dtype] [S, B, H], lstm only; NULL for the other cells */
+    uint8_t* diverged; /* [S]: 1 where a state or an output is NaN or infinite, else 0 */
+} dtwin_rollout_params;
+
+/* Run; returns a dtwin_status. Nothing is written unless it returns DTWIN_OK. */
+DTWIN_API int dtwin_rollout(const dtwin_rollout_params* params);
+
+/* One sentence for a status; never NULL, never to be freed. */
+DTWIN_API const char* dtwin_strerror(int status);
+
+/* The instruction set the engine runs on: "baseline". */
+DTWIN_API const char* dtwin_isa(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* DTWIN_H */

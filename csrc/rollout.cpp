@@ -1,0 +1,224 @@
+#include "rollout.h"
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <new>
+#include <system_error>
+#include <thread>
+
+namespace dtwin {
+namespace {
+
+constexpr std::align_val_t kAlignment{64};
+
+struct FreeWorkspace {
+    void operator()(std::byte* workspace) const { ::operator delete[](workspace, kAlignment); }
+};
+using Workspace = std::unique_ptr<std::byte[], FreeWorkspace>;
+
+int n_gates(int32_t cell) { return cell == DTWIN_LSTM ? 4 : cell == DTWIN_GRU ? 3 : 1; }
+
+bool has_second_state(int32_t cell) { return cell == DTWIN_LSTM; }
+
+size_t item_bytes(int32_t dtype) { return dtype == DTWIN_FLOAT64 ? sizeof(double) : sizeof(float); }
+
+// Does an array of outer blocks of `rows` x `columns` elements, `stride` elements apart, fit into
+// the address space? All arguments are >= 0.
+bool fits(int64_t outer, int64_t stride, int64_t rows, int64_t columns, size_t bytes) {
+    int64_t block = 0, span = 0, last = 0;
+    if (__builtin_mul_overflow(rows, columns, &block)) return false;
+    if (__builtin_mul_overflow(std::max<int64_t>(outer - 1, 0), stride, &span)) return false;
+    if (__builtin_add_overflow(span, block, &last)) return false;
+    return last <= PTRDIFF_MAX / static_cast<int64_t>(bytes);
+}
+
+bool fits_dense(int64_t outer, int64_t rows, int64_t columns, size_t bytes) {
+    int64_t block = 0;
+    return !__builtin_mul_overflow(rows, columns, &block) &&
+           fits(outer, block, rows, columns, bytes);
+}
+
+int check_sizes(const dtwin_rollout_params& p) {
+    const int64_t positive[] = {p.n_sequences, p.n_steps, p.n_inputs, p.n_hidden, p.n_outputs};
+    for (int64_t size : positive) {
+        if (size < 1) return DTWIN_ERROR_SIZE;
+    }
+    const int64_t least_projected = p.projection ? 1 : 0;
+    if (p.n_subjects < 0 || p.n_projected < least_projected) return DTWIN_ERROR_SIZE;
+    if (!p.projection && p.n_projected != 0) return DTWIN_ERROR_NULL;
+    const int64_t strides[] = {p.w_ih_stride,
+                               p.w_hh_stride,
+                               p.b_ih_stride,
+                               p.b_hh_stride,
+                               p.w_out_stride,
+                               p.b_out_stride,
+                               p.inputs_subject_stride,
+                               p.inputs_sequence_stride,
+                               p.projection_sequence_stride};
+    for (int64_t stride : strides) {
+        if (stride < 0) return DTWIN_ERROR_STRIDE;
+    }
+    return DTWIN_OK;
+}
+
+int check_extents(const dtwin_rollout_params& p) {
+    const size_t bytes = item_bytes(p.dtype);
+    const int64_t subjects = p.n_subjects;
+    int64_t gates = 0, sequences = 0, inputs = 0, input_span = 0;
+    if (__builtin_mul_overflow(p.n_hidden, n_gates(p.cell), &gates) ||
+        __builtin_mul_overflow(std::max<int64_t>(subjects, 1), p.n_sequences, &sequences) ||
+        __builtin_mul_overflow(p.n_steps, p.n_inputs, &inputs) ||
+        __builtin_mul_overflow(p.n_sequences - 1, p.inputs_sequence_stride, &input_span) ||
+        __builtin_add_overflow(input_span, inputs, &input_span)) {
+        return DTWIN_ERROR_OVERFLOW;
+    }
+    const int64_t rows = p.projection ? p.n_projected : p.n_steps;
+    const bool all_fit =
+        fits(subjects, p.w_ih_stride, gates, p.n_inputs, bytes) &&
+        fits(subjects, p.w_hh_stride, gates, p.n_hidden, bytes) &&
+        fits(subjects, p.b_ih_stride, gates, 1, bytes) &&
+        fits(subjects, p.b_hh_stride, gates, 1, bytes) &&
+        fits(subjects, p.w_out_stride, p.n_outputs, p.n_hidden, bytes) &&
+        fits(subjects, p.b_out_stride, p.n_outputs, 1, bytes) &&
+        fits(subjects, p.inputs_subject_stride, input_span, 1, bytes) &&
+        fits(p.n_sequences, p.projection_sequence_stride, p.n_projected, p.n_steps, bytes) &&
+        fits_dense(sequences, rows, p.n_outputs, bytes) &&
+        fits_dense(sequences, p.states ? p.n_steps : 1, p.n_hidden, bytes);
+    return all_fit ? DTWIN_OK : DTWIN_ERROR_OVERFLOW;
+}
+
+int check_pointers(const dtwin_rollout_params& p) {
+    const void* required[] = {p.w_ih,  p.w_hh,   p.b_ih,    p.b_hh,    p.w_out,
+                              p.b_out, p.inputs, p.outputs, p.h_final, p.diverged};
+    for (const void* pointer : required) {
+        if (!pointer) return DTWIN_ERROR_NULL;
+    }
+    if (has_second_state(p.cell) && !p.c_final) return DTWIN_ERROR_NULL;
+    const void* arrays[] = {p.w_ih,    p.w_hh,   p.b_ih,    p.b_hh,   p.w_out,
+                            p.b_out,   p.inputs, p.h0,      p.c0,     p.projection,
+                            p.outputs, p.states, p.h_final, p.c_final};
+    for (const void* pointer : arrays) {
+        if (reinterpret_cast<uintptr_t>(pointer) % item_bytes(p.dtype)) {
+            return DTWIN_ERROR_ALIGNMENT;
+        }
+    }
+    return DTWIN_OK;
+}
+
+int64_t count_threads(const dtwin_rollout_params& p) {
+    const int64_t wanted =
+        p.n_threads ? p.n_threads : std::max(1u, std::thread::hardware_concurrency());
+    return std::min({wanted, p.n_subjects, static_cast<int64_t>(DTWIN_MAX_THREADS)});
+}
+
+// The threads of one call; they are joined on every way out.
+class Threads {
+  public:
+    ~Threads() {
+        for (int64_t i = 0; i < n_started_; ++i) threads_[i].join();
+    }
+
+    template <class Work>
+    void start(int64_t count, Work work) {
+        threads_.reset(new (std::nothrow) std::thread[count]);
+        try {
+            for (; threads_ && n_started_ < count; ++n_started_) {
+                threads_[n_started_] = std::thread(work, n_started_);
+            }
+        } catch (const std::system_error&) {
+            // The system grants no more threads; those that run take all the subjects.
+        } catch (const std::bad_alloc&) {
+        }
+    }
+
+  private:
+    std::unique_ptr<std::thread[]> threads_;
+    int64_t n_started_ = 0;
+};
+
+}  // namespace
+
+int check_rollout(const dtwin_rollout_params* params) {
+    if (!params) return DTWIN_ERROR_NULL;
+    if (params->struct_size != sizeof(dtwin_rollout_params)) return DTWIN_ERROR_VERSION;
+    if (params->cell < DTWIN_RNN || params->cell > DTWIN_LSTM) return DTWIN_ERROR_CELL;
+    if (params->dtype < DTWIN_FLOAT32 || params->dtype > DTWIN_FLOAT64) return DTWIN_ERROR_DTYPE;
+    if (params->n_threads < 0 || params->n_threads > DTWIN_MAX_THREADS) {
+        return DTWIN_ERROR_THREADS;
+    }
+    if (int status = check_sizes(*params)) return status;
+    if (int status = check_extents(*params)) return status;
+    return params->n_subjects ? check_pointers(*params) : DTWIN_OK;
+}
+
+int run_rollout(const dtwin_rollout_params& params) {
+    if (params.n_subjects == 0) return DTWIN_OK;
+    const Isa& isa = kBaseline;
+    size_t bytes = 0;
+    if (!isa.workspace_bytes(params, &bytes)) return DTWIN_ERROR_OVERFLOW;
+
+    // Every workspace is there before the first subject starts, so a failure writes nothing.
+    const int64_t n_threads = count_threads(params);
+    std::unique_ptr<Workspace[]> workspaces(new (std::nothrow) Workspace[n_threads]);
+    if (!workspaces) return DTWIN_ERROR_MEMORY;
+    for (int64_t i = 0; i < n_threads; ++i) {
+        void* memory = ::operator new[](bytes, kAlignment, std::nothrow);
+        if (!memory) return DTWIN_ERROR_MEMORY;
+        workspaces[i].reset(static_cast<std::byte*>(memory));
+    }
+
+    // Who takes a subject next is a race, but a subject's arithmetic is its own: same bits.
+    std::atomic<int64_t> next_subject{0};
+    const auto work = [&](int64_t thread) {
+        for (int64_t s; (s = next_subject.fetch_add(1)) < params.n_subjects;) {
+            isa.rollout_subject(params, s, workspaces[thread].get());
+        }
+    };
+    Threads threads;
+    threads.start(n_threads - 1, work);
+    work(n_threads - 1);
+    return DTWIN_OK;
+}
+
+}  // namespace dtwin
+
+extern "C" {
+
+int dtwin_rollout(const dtwin_rollout_params* params) {
+    const int status = dtwin::check_rollout(params);
+    return status ? status : dtwin::run_rollout(*params);
+}
+
+const char* dtwin_strerror(int status) {
+    switch (status) {
+        case DTWIN_OK:
+            return "no error";
+        case DTWIN_ERROR_VERSION:
+            return "struct_size is not that of this library's dtwin_rollout_params";
+        case DTWIN_ERROR_CELL:
+            return "cell is not a dtwin_cell";
+        case DTWIN_ERROR_DTYPE:
+            return "dtype is not a dtwin_dtype";
+        case DTWIN_ERROR_SIZE:
+            return "a size is negative, or zero where at least one is needed";
+        case DTWIN_ERROR_STRIDE:
+            return "a stride is negative";
+        case DTWIN_ERROR_OVERFLOW:
+            return "an array would be larger than the address space";
+        case DTWIN_ERROR_NULL:
+            return "a required pointer is NULL";
+        case DTWIN_ERROR_ALIGNMENT:
+            return "a pointer is not aligned to its element type";
+        case DTWIN_ERROR_THREADS:
+            return "n_threads is negative or above DTWIN_MAX_THREADS";
+        case DTWIN_ERROR_MEMORY:
+            return "the workspace could not be allocated";
+        default:
+            return "unknown status";
+    }
+}
+
+const char* dtwin_isa(void) { return dtwin::kBaseline.name; }
+
+}  // extern "C"

@@ -1,0 +1,30 @@
+"""The backends by name. A new one is one module here and one line in BACKENDS."""
+
+from __future__ import annotations
+
+from . import cpu, reference
+from .interface import Backend, Gradients, Problem, Solution, State, Vjp
+
+__all__ = [
+    "BACKENDS",
+    "NOT_BUILT",
+    "VJPS",
+    "Backend",
+    "Gradients",
+    "Problem",
+    "Solution",
+    "State",
+    "Vjp",
+]
+
+BACKENDS: dict[str, Backend] = {"cpu": cpu, "reference": reference}
+"""In the order in which "auto" tries them."""
+
+VJPS: dict[str, Vjp] = {"reference": reference.rollout_vjp}
+"""The backends with gradients, in the order in which "auto" tries them."""
+
+NOT_BUILT: dict[str, str] = {
+    "triton": "this version has no Triton kernels",
+    "cuda": "this version has no CUDA kernels",
+}
+"""Names that are kept for backends that do not exist yet, and why they cannot run."""

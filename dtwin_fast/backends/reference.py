@@ -1,0 +1,137 @@
+"""The torch reference, with numpy arrays in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..cells import CELLS
+from ..weights import WEIGHT_NAMES, FloatArray, RNNWeights
+from .interface import Gradients, Problem, Solution
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def supports(cell: str, precision: str) -> str | None:
+    """None when torch is there: every cell and precision runs."""
+    if find_spec("torch") is None:
+        return "torch is not installed (pip install 'dtwin_fast[torch]')"
+    return None
+
+
+supports_vjp = supports
+
+
+def isa() -> str:
+    """What torch calls the instruction set of its CPU kernels, e.g. "AVX2"."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def rollout(problem: Problem, *, return_states: bool, n_threads: int) -> Solution:
+    """Solve the problem with torch on the CPU."""
+    import torch
+
+    from .. import reference
+
+    with _threads(n_threads), torch.no_grad():
+        result = reference.rollout(
+            problem.weights.cell,
+            _weights(problem),
+            _tensor(problem.inputs),
+            _state(problem),
+            time_projection=_optional(problem.time_projection),
+            return_states=True,
+        )
+    assert result.states is not None
+    states = result.states.numpy()
+    outputs = result.outputs.numpy()
+    h_final = result.h_final if isinstance(result.h_final, tuple) else (result.h_final,)
+    return Solution(
+        outputs,
+        states if return_states else None,
+        tuple(array.numpy() for array in h_final),
+        ~(_finite_subjects(states) & _finite_subjects(outputs)),
+    )
+
+
+def rollout_vjp(problem: Problem, d_outputs: FloatArray, *, n_threads: int) -> Gradients:
+    """Gradients by torch's autograd.
+
+    Under ``bfloat16`` they are those at the rounded weights.
+    """
+    import torch
+
+    from .. import reference
+
+    weights = {name: tensor.requires_grad_() for name, tensor in _weights(problem).items()}
+    inputs = _tensor(problem.inputs).requires_grad_()
+    state = _state(problem)
+    if state is None:
+        n_states = CELLS[problem.weights.cell].n_states
+        state = tuple(inputs.new_zeros(problem.state_shape) for _ in range(n_states))
+    state = tuple(tensor.requires_grad_() for tensor in state)
+    with _threads(n_threads):
+        outputs = reference.rollout(
+            problem.weights.cell,
+            weights,
+            inputs,
+            state,
+            time_projection=_optional(problem.time_projection),
+        ).outputs
+        wanted = (*weights.values(), inputs, *state)
+        found = torch.autograd.grad(outputs, wanted, _tensor(d_outputs))
+    gradients = [tensor.numpy() for tensor in found]
+    n_weights = len(WEIGHT_NAMES)
+    return Gradients(
+        RNNWeights(problem.weights.cell, *gradients[:n_weights]),
+        gradients[n_weights],
+        tuple(gradients[n_weights + 1 :]),
+    )
+
+
+def _tensor(array: FloatArray) -> Tensor:
+    """The array as a tensor; copied where torch cannot share its memory."""
+    import torch
+
+    return torch.from_numpy(np.require(array, requirements=["C", "A", "W"]))
+
+
+def _optional(array: FloatArray | None) -> Tensor | None:
+    return None if array is None else _tensor(array)
+
+
+def _state(problem: Problem) -> tuple[Tensor, ...] | None:
+    return None if problem.h0 is None else tuple(_tensor(array) for array in problem.h0)
+
+
+def _weights(problem: Problem) -> dict[str, Tensor]:
+    weights = {name: _tensor(getattr(problem.weights, name)) for name in WEIGHT_NAMES}
+    if problem.precision == "bfloat16":
+        # Stored in bfloat16, computed with in float32.
+        return {name: tensor.bfloat16().float() for name, tensor in weights.items()}
+    return weights
+
+
+def _finite_subjects(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    finite: npt.NDArray[np.bool_] = np.isfinite(array).all(axis=(1, 2, 3))
+    return finite
+
+
+@contextmanager
+def _threads(n_threads: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

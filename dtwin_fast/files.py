@@ -1,0 +1,122 @@
+"""Reading with limits and writing without torn files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from .errors import DTwinInputError
+
+MAX_FILE_BYTES = 16 * 2**30
+"""No single input file may be larger than this (16 GiB)."""
+
+MAX_EXPANSION = 200
+"""Compressed files may declare at most this many times their stored bytes."""
+FREE_EXPANSION_BYTES = 32 * 2**20
+"""Declared sizes below this are harmless whatever their ratio (label images, zeros)."""
+
+
+def check_expansion(declared: int, stored: int, *, field: str) -> None:
+    """Refuse a compressed part that declares far more bytes than it stores.
+
+    Raises:
+        DTwinInputError: code ``file_bomb`` (ratio) or ``file_too_large`` (bytes).
+    """
+    if declared > MAX_FILE_BYTES:
+        raise DTwinInputError(
+            "file_too_large",
+            "the data declared by this file are larger than the limit",
+            field=field,
+            wanted=f"at most {MAX_FILE_BYTES:,} bytes",
+            got=f"{declared:,} bytes",
+            fix="Split the cohort into several files",
+        )
+    if declared > FREE_EXPANSION_BYTES and declared > MAX_EXPANSION * stored:
+        raise DTwinInputError(
+            "file_bomb",
+            "this file declares far more data than it can hold",
+            field=field,
+            wanted=f"at most {MAX_EXPANSION} times its {stored:,} stored bytes",
+            got=f"{declared:,} bytes",
+            fix="Export the file again, uncompressed if the data really are so regular",
+        )
+
+
+def check_regular_file(path: Path, *, field: str = "", max_bytes: int = MAX_FILE_BYTES) -> int:
+    """Size in bytes of a readable regular file.
+
+    Raises:
+        DTwinInputError: missing, a directory, a device or pipe, unreadable, empty or
+            larger than ``max_bytes`` (codes ``file_missing``, ``file_kind``,
+            ``file_empty``, ``file_too_large``).
+    """
+    field = field or str(path)
+    try:
+        info = path.stat()
+    except (OSError, ValueError) as error:
+        raise DTwinInputError(
+            "file_missing",
+            f"this file cannot be opened: {error.__class__.__name__}",
+            field=field,
+            fix="Check the path and its permissions",
+        ) from error
+    if not stat.S_ISREG(info.st_mode):
+        raise DTwinInputError(
+            "file_kind",
+            "this is not a regular file",
+            field=field,
+            fix="Name a file, not a folder, pipe or device",
+        )
+    if info.st_size == 0:
+        raise DTwinInputError(
+            "file_empty", "this file is empty", field=field, fix="Export the file again"
+        )
+    if info.st_size > max_bytes:
+        raise DTwinInputError(
+            "file_too_large",
+            "this file is larger than the limit",
+            field=field,
+            wanted=f"at most {max_bytes:,} bytes",
+            got=f"{info.st_size:,} bytes",
+            fix="Split the cohort into several files",
+        )
+    return info.st_size
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal text."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole file so that readers see the old one or the new one, never a part.
+
+    The bytes go to a temporary file beside ``path``, are flushed to disk, and the file
+    is renamed over ``path``. Text is encoded as UTF-8.
+    """
+    payload = data.encode() if isinstance(data, str) else data
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself is durable only once the folder's entry is on disk.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

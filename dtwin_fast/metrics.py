@@ -1,0 +1,47 @@
+"""Scores of predicted behaviour and BOLD. Each takes arrays and returns one number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def pearson(x: Array, y: Array) -> float:
+    """Pearson correlation of two vectors over the places where both are finite.
+
+    NaN with fewer than three such places or where one of the vectors is constant.
+    """
+    x, y = np.ravel(x).astype(np.float64), np.ravel(y).astype(np.float64)
+    both = np.isfinite(x) & np.isfinite(y)
+    x, y = x[both], y[both]
+    if len(x) < 3:
+        return float("nan")
+    x, y = x - x.mean(), y - y.mean()
+    norm = np.sqrt((x @ x) * (y @ y))
+    # A constant vector has no correlation; rounding leaves a residue of order eps.
+    return float(x @ y / norm) if norm > 1e-12 * max(1.0, len(x)) else float("nan")
+
+
+def concordance(predicted: Array, observed: Array) -> float:
+    """Mean over people of the share of trials whose choice is predicted, (S,N) integers.
+
+    A trial without a response (-1) counts as wrong for every predicted choice, as in the
+    paper's measure.
+    """
+    return float(np.mean(predicted == observed, axis=1).mean())
+
+
+def person_mean_r(predicted_s: Array, observed_s: Array) -> float:
+    """Correlation over people of mean reaction times, (S,N) seconds, NaN = no response."""
+    responded = np.isfinite(observed_s)
+    predicted_s = np.where(responded, predicted_s, np.nan)
+    return pearson(np.nanmean(predicted_s, axis=1), np.nanmean(observed_s, axis=1))
+
+
+def mean_row_r(predicted: Array, observed: Array) -> float:
+    """Mean over rows of the correlation between matching rows, (S,X) each."""
+    return float(np.mean([pearson(p, o) for p, o in zip(predicted, observed, strict=True)]))

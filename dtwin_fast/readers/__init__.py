@@ -1,0 +1,231 @@
+"""Readers: connectomes from files, one module per format.
+
+To add a format, write ``read_x(path, request) -> Connectomes`` in a new module and add a
+line to ``FORMATS``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..connectome import (
+    BadSubjects,
+    Connectomes,
+    check_choice,
+    check_cohort_size,
+    check_regions,
+    check_subjects,
+    stack,
+)
+from ..errors import DTwinInputError
+from .arrays import read_npy, read_npz
+from .cifti import read_pconn, read_ptseries
+from .nifti import read_nifti
+from .relmat import read_relmat
+from .request import Request, entity_of, subject_of
+from .tables import REGION_COLUMNS, SUBJECT_COLUMNS, read_names
+from .tcp_hdf5 import read_tcp
+from .timeseries import read_timeseries
+
+Reader = Callable[[Path, Request], Connectomes]
+
+FORMATS: dict[str, Reader] = {
+    "_relmat.tsv": read_relmat,
+    "_conmat.tsv": read_relmat,
+    "_timeseries.tsv": read_timeseries,
+    ".ptseries.nii": read_ptseries,
+    ".pconn.nii": read_pconn,
+    ".nii.gz": read_nifti,
+    ".nii": read_nifti,
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".tsv": read_relmat,
+    ".csv": read_relmat,
+    ".hdf5": read_tcp,
+    ".h5": read_tcp,
+}
+"""File name ending -> reader; the first ending that fits decides."""
+
+FOLDER_ENDINGS = (
+    "_relmat.tsv",
+    "_conmat.tsv",
+    "_timeseries.tsv",
+    ".ptseries.nii",
+    ".pconn.nii",
+    "_bold.nii.gz",
+    "_bold.nii",
+    ".npy",
+    ".npz",
+    ".hdf5",
+    ".h5",
+)
+"""What counts as one subject's file inside a folder; other tables and images are left alone."""
+MAX_FOLDER_FILES = 1_000_000
+
+
+def read_connectomes(
+    path: str | os.PathLike[str],
+    *,
+    regions: Sequence[str] | str | os.PathLike[str] | None = None,
+    subjects: Sequence[str] | str | os.PathLike[str] | None = None,
+    atlas: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
+    is_fisher_z: bool = False,
+    bad_subjects: BadSubjects = "raise",
+) -> Connectomes:
+    """Connectomes of a file, or of all one-subject files in a folder and its subfolders.
+
+    Args:
+        path: a file whose ending is in ``FORMATS``, or a folder. A folder's files are
+            taken in the order of their paths and aligned by region name to the first;
+            subjects are named ``sub-<id>``, with session, task and run where that is not unique.
+        regions: names, or a table with a column name, label, parcel, region or regions.
+            They name the rows of sources without names, and reorder (by name) the others.
+        subjects: names in file order, or a table with a column subject, participant_id
+            or id.
+        atlas: (label image, table of label numbers and names), for 4-D NIfTI.
+        is_fisher_z: the file holds Fisher z (connectomes made here from time series are
+            Pearson r).
+        bad_subjects: ``"raise"``, or ``"drop"`` bad subjects (in a folder also unreadable
+            files) and list their errors in ``rejected``.
+
+    Raises:
+        DTwinInputError: everything that can be wrong with the files; nothing is guessed.
+        MissingExtraError: nibabel, nilearn or h5py are needed and absent.
+    """
+    check_choice("bad_subjects", bad_subjects, BadSubjects)
+    source = _as_path(path, "path")
+    region_names = _names_from(regions, "regions", REGION_COLUMNS)
+    subject_names = _names_from(subjects, "subjects", SUBJECT_COLUMNS)
+    request = Request(
+        regions=None if region_names is None else check_regions(region_names, field="regions"),
+        subjects=None if subject_names is None else check_subjects(subject_names, field="subjects"),
+        atlas=None if atlas is None else _atlas_paths(atlas),
+        is_fisher_z=is_fisher_z,
+        bad_subjects=bad_subjects,
+    )
+    if os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises on names the system refuses
+        return _read_folder(source, request)
+    return _reader_for(source)(source, request)
+
+
+def _read_folder(folder: Path, request: Request) -> Connectomes:
+    paths = _files_in(folder, with_images=request.atlas is not None)
+    names = request.subjects or _subjects_of(paths)
+    if len(names) != len(paths):
+        raise DTwinInputError(
+            "subject_count",
+            "names and files do not match in number",
+            field=str(folder),
+            wanted=f"{len(paths)} names",
+            got=f"{len(names)}",
+            fix="Give one name for each file, in the order of their paths",
+        )
+    parts: list[Connectomes] = []
+    rejected: list[DTwinInputError] = []
+    for path, name in zip(paths, names, strict=True):
+        try:
+            part = _reader_for(path)(path, replace(request, subjects=(name,)))
+            if parts and parts[0].regions is not None:
+                part = part.align(parts[0].regions)
+        except DTwinInputError as error:
+            error.subject = error.subject or name
+            if request.bad_subjects == "raise":
+                raise
+            rejected.append(error)
+            continue
+        if not parts:
+            check_cohort_size(len(paths), part.n_regions, field=str(folder))
+        rejected.extend(part.rejected)
+        parts.append(replace(part, rejected=()))
+    if not parts:
+        raise rejected[0]
+    return replace(stack(parts), rejected=tuple(rejected))
+
+
+def _files_in(folder: Path, *, with_images: bool) -> list[Path]:
+    endings = (
+        FOLDER_ENDINGS if with_images else tuple(e for e in FOLDER_ENDINGS if "_bold" not in e)
+    )
+    paths: list[Path] = []
+    for parent, folders, files in os.walk(folder, followlinks=False):
+        folders.sort()
+        paths.extend(Path(parent, name) for name in files if name.endswith(endings))
+        if len(paths) > MAX_FOLDER_FILES:
+            raise _folder_error(folder, f"more than {MAX_FOLDER_FILES:,}")
+    if not paths:
+        raise _folder_error(folder, "none")
+    return sorted(paths)
+
+
+def _subjects_of(paths: Sequence[Path]) -> tuple[str, ...]:
+    """``sub-<id>`` of each file, with session, task and run where several files share it."""
+    names = [subject_of(path) for path in paths]
+    for entity in ("ses", "task", "run"):
+        count = Counter(names)
+        names = [
+            name + entity_of(path, entity) if count[name] > 1 else name
+            for path, name in zip(paths, names, strict=True)
+        ]
+    return check_subjects(names, field="file names")
+
+
+def _reader_for(path: Path) -> Reader:
+    for ending, reader in FORMATS.items():
+        if path.name.endswith(ending):
+            return reader
+    raise DTwinInputError(
+        "format",
+        "no reader for this file name",
+        field=path.name[:200],
+        wanted=" | ".join(FORMATS),
+        fix="Name the file after its format",
+    )
+
+
+def _as_path(path: object, field: str) -> Path:
+    if isinstance(path, (str, os.PathLike)) and path != "":
+        return Path(path)
+    raise DTwinInputError(
+        "argument",
+        "this is not a path",
+        field=field,
+        wanted="text or a pathlib.Path",
+        got=type(path).__name__,
+        fix="Give the path of a file or folder",
+    )
+
+
+def _names_from(
+    names: Sequence[str] | str | os.PathLike[str] | None, field: str, columns: tuple[str, ...]
+) -> Sequence[str] | None:
+    if isinstance(names, (str, os.PathLike)):
+        return read_names(_as_path(names, field), columns)
+    return names
+
+
+def _atlas_paths(atlas: tuple[object, ...]) -> tuple[Path, Path]:
+    if not isinstance(atlas, (tuple, list)) or len(atlas) != 2:
+        raise DTwinInputError(
+            "argument",
+            "an atlas is two files",
+            field="atlas",
+            wanted="(label image, labels table)",
+            got=type(atlas).__name__,
+            fix="Give both paths",
+        )
+    return _as_path(atlas[0], "atlas image"), _as_path(atlas[1], "atlas table")
+
+
+def _folder_error(folder: Path, got: str) -> DTwinInputError:
+    return DTwinInputError(
+        "folder_files",
+        "this folder has no set of one-subject files",
+        field=str(folder),
+        wanted=" | ".join(FOLDER_ENDINGS),
+        got=got,
+        fix="Name a folder of such files, or one file; 4-D images also need atlas=",
+    )

@@ -1,0 +1,101 @@
+"""From the main RNN's outputs to choices and reaction times, trial by trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+class Responses(NamedTuple):
+    """Predicted responses of S subjects in N trials.
+
+    Attributes:
+        choice_prob: (S,N,actions) probability of pressing each action within the window;
+            the rest to 1 is the probability of no response.
+        rt_s: (S,N) mean reaction time in seconds from trial onset, given a response.
+    """
+
+    choice_prob: npt.NDArray[np.float32]
+    rt_s: npt.NDArray[np.float32]
+
+
+def hazard(actions: Array, windows: Array, onset_s: Array, dt_s: float) -> Responses:
+    """Discrete-time competing risks.
+
+    At each step of a trial's window the hazard of action c is
+    lambda_c = exp(a_c) / (1 + sum_k exp(a_k)); P(c, t) = lambda_c(t) prod_{s<t} (1 - sum_k
+    lambda_k(s)) (Allison 1982). The reaction time of step t is its middle.
+
+    Args:
+        actions: (S,T,actions) outputs of the RNN.
+        windows: (N,2) first and past-the-end step of each trial's response window.
+        onset_s: (N,) trial onsets in seconds.
+        dt_s: step in seconds.
+    """
+    return _per_trial(_hazard_trial, actions, windows, onset_s, dt_s)
+
+
+def sigmoid(actions: Array, windows: Array, onset_s: Array, dt_s: float) -> Responses:
+    """The paper's independent sigmoid units, arguments as in :func:`hazard`.
+
+    The unit with the highest peak in the window is the choice and the time of that peak
+    the reaction time (the decoding rule is not stated in the paper; presses last one step,
+    so no fixed threshold fits). ``choice_prob`` holds the peaks divided by their sum.
+    """
+    return _per_trial(_sigmoid_trial, actions, windows, onset_s, dt_s)
+
+
+READOUTS: dict[str, Callable[[Array, Array, Array, float], Responses]] = {
+    "hazard": hazard,
+    "sigmoid": sigmoid,
+}
+"""One decoder for each ``TwinSpec.head``."""
+
+
+def _per_trial(
+    decode: Callable[[Array, Array], tuple[Array, Array]],
+    actions: Array,
+    windows: Array,
+    onset_s: Array,
+    dt_s: float,
+) -> Responses:
+    n_subjects, _, n_actions = actions.shape
+    choice_prob = np.empty((n_subjects, len(windows), n_actions), np.float32)
+    rt_s = np.empty((n_subjects, len(windows)), np.float32)
+    for trial, (start, stop) in enumerate(windows):
+        step_rt_s = (np.arange(start, stop) + 0.5) * dt_s - onset_s[trial]
+        window = actions[:, start:stop].astype(np.float64)
+        choice_prob[:, trial], rt_s[:, trial] = decode(window, step_rt_s)
+    return Responses(choice_prob, rt_s)
+
+
+def _hazard_trial(actions: Array, step_rt_s: Array) -> tuple[Array, Array]:
+    top = np.maximum(actions.max(axis=2, keepdims=True), 0)
+    grown = np.exp(actions - top)
+    total = np.exp(-top[..., 0]) + grown.sum(axis=2)
+    stay = np.exp(-top[..., 0]) / total
+    reached = np.cumprod(stay, axis=1)
+    reached = np.concatenate([np.ones_like(reached[:, :1]), reached[:, :-1]], axis=1)
+    press = grown / total[..., None] * reached[..., None]
+    any_press = press.sum(axis=2)
+    responded = any_press.sum(axis=1)
+    # A response that cannot happen has no reaction time: 0/0 stays NaN, knowingly.
+    with np.errstate(invalid="ignore"):
+        return press.sum(axis=1), (any_press @ step_rt_s) / responded
+
+
+def _sigmoid_trial(actions: Array, step_rt_s: Array) -> tuple[Array, Array]:
+    # Peaks are found on the outputs: the sigmoid is monotone, and saturates to ties.
+    step = actions.argmax(axis=1)
+    peak_output = np.take_along_axis(actions, step[:, None], axis=1)[:, 0]
+    with np.errstate(over="ignore"):
+        peak = 1 / (1 + np.exp(-peak_output))
+    choice = peak_output.argmax(axis=1)
+    with np.errstate(invalid="ignore"):
+        share = peak / peak.sum(axis=1, keepdims=True)
+    return share, step_rt_s[np.take_along_axis(step, choice[:, None], axis=1)[:, 0]]

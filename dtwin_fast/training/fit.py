@@ -1,0 +1,224 @@
+"""fit: train a twin on a cohort with torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..cohort import Cohort
+from ..errors import DTwinInputError
+from ..provenance import input_digest, package_version
+from ..reference import rollout
+from ..spec import TwinSpec
+from ..tasks import TASKS
+from ..tasks.design import contrast_projection
+from ..twin import Twin
+from .losses import HEAD_LOSSES, bold_loss
+from .network import HyperNetwork
+from .segments import Segments, cut_segments
+
+MIN_EDGE_SD = 1e-3
+"""Edges that hardly vary in the training cohort are not blown up beyond this."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    Attributes:
+        n_steps: optimiser steps.
+        learning_rate: peak of a one-cycle schedule for Adam.
+        n_subjects, n_segments: people and segments of each in a batch; a person's weights
+            are generated once for all their segments.
+        bold_weight: weight of the BOLD loss beside the action loss.
+        max_grad_norm: gradients are clipped to this norm.
+        init: a key of ``dtwin_fast.training.INITIALISERS``.
+        seed: of the initialisation, the batches and dropout.
+    """
+
+    n_steps: int = 600
+    learning_rate: float = 3e-3
+    n_subjects: int = 24
+    n_segments: int = 8
+    bold_weight: float = 1.0
+    max_grad_norm: float = 1.0
+    init: str = "hyperfan"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """What one optimiser step reports."""
+
+    step: int
+    n_steps: int
+    action_loss: float
+    bold_loss: float
+
+
+def fit(
+    cohort: Cohort,
+    spec: TwinSpec,
+    config: TrainConfig | None = None,
+    *,
+    on_step: Callable[[TrainStep], None] | None = None,
+) -> Twin:
+    """Train a hypernetwork on a cohort and return the twin.
+
+    Scalers (edge mean and SD, BOLD SD) come from this cohort alone, so a cohort of
+    training people leaks nothing of the people held out. Missing edges are filled with the
+    mean of the people who have them.
+
+    Args:
+        cohort: S people with connectomes with region names and task data.
+        spec: sizes; ``n_regions``, ``bold_regions`` and ``tr_s`` must be the cohort's.
+        config: None takes the defaults.
+        on_step: called after every optimiser step.
+
+    Raises:
+        DTwinInputError: a cohort that does not fit the spec (code ``cohort``).
+        FloatingPointError: the loss is no longer a finite number.
+    """
+    config = config or TrainConfig()
+    _check(cohort, spec)
+    segments = cut_segments(cohort, spec)
+    z = cohort.connectomes.fisher_z()
+    edge_mean = np.nanmean(z, axis=0)
+    edge_sd = np.maximum(np.nanstd(z, axis=0), MIN_EDGE_SD)
+    z = np.where(np.isnan(z), edge_mean, z)
+    x = torch.from_numpy((z - edge_mean) / edge_sd if spec.standardize else z)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = HyperNetwork(spec, config.init)
+        history = _optimise(network, x, segments, config, on_step)
+
+    contrasts = {name: TASKS[name].contrasts for name in cohort.tasks}
+    schedules = {name: data.schedule for name, data in cohort.tasks.items()}
+    return Twin(
+        spec=spec,
+        regions=cohort.connectomes.regions or (),
+        layers=network.numpy_layers(),
+        edge_mean=edge_mean.astype(np.float32),
+        edge_sd=edge_sd.astype(np.float32),
+        bold_sd=segments.bold_sd,
+        schedules=schedules,
+        projections={
+            name: contrast_projection(
+                schedules[name], contrasts[name], tr_s=spec.tr_s, dt_s=spec.dt_s
+            )
+            for name in schedules
+        },
+        contrasts={name: tuple(contrasts[name]) for name in schedules},
+        training={
+            **asdict(config),
+            "people": len(cohort),
+            "input_sha256": input_digest(cohort.connectomes),
+            "dtwin_fast": package_version(),
+            "torch": torch.__version__,
+            "action_loss": [round(step.action_loss, 6) for step in history],
+            "bold_loss": [round(step.bold_loss, 6) for step in history],
+        },
+    )
+
+
+def _optimise(
+    network: HyperNetwork,
+    x: Tensor,
+    segments: Segments,
+    config: TrainConfig,
+    on_step: Callable[[TrainStep], None] | None,
+) -> list[TrainStep]:
+    spec = network.spec
+    inputs = torch.from_numpy(segments.inputs)
+    press = torch.from_numpy(segments.press)
+    bold = None if segments.bold is None else torch.from_numpy(segments.bold)
+    volumes = torch.from_numpy(segments.volume_steps)
+    volumes = volumes[volumes >= segments.n_warm_up]
+    scored = slice(-len(volumes), None)
+    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, config.learning_rate, total_steps=config.n_steps
+    )
+    batches = _Batches(len(x), len(inputs), config)
+    history: list[TrainStep] = []
+    for step in range(1, config.n_steps + 1):
+        people, runs = batches.draw()
+        weights = network.weights(x[people])
+        outputs = rollout(spec.cell, weights, inputs[runs]).outputs
+        actions, predicted = outputs.split([spec.n_actions, len(spec.bold_regions)], dim=-1)
+        presses = press[people][:, runs]
+        steps = slice(segments.n_warm_up, None)
+        action_loss = HEAD_LOSSES[spec.head](actions[:, :, steps], presses[:, :, steps])
+        loss = action_loss
+        series_loss = torch.zeros(())
+        if bold is not None:
+            series = bold[people][:, runs][:, :, scored]
+            series_loss = bold_loss(predicted[:, :, volumes], series)
+            loss = action_loss + config.bold_weight * series_loss
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {step}; lower the learning rate "
+                f"({config.learning_rate})"
+            )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
+        optimiser.step()
+        schedule.step()
+        history.append(TrainStep(step, config.n_steps, action_loss.item(), series_loss.item()))
+        if on_step is not None:
+            on_step(history[-1])
+    return history
+
+
+class _Batches:
+    """Batches of people in shuffled epochs, each with a random set of segments."""
+
+    def __init__(self, n_people: int, n_segments: int, config: TrainConfig) -> None:
+        self._rng = np.random.default_rng(config.seed)
+        self._n_people = n_people
+        self._n_segments = n_segments
+        self._size = (min(config.n_subjects, n_people), min(config.n_segments, n_segments))
+        self._queue = np.empty(0, np.int64)
+
+    def draw(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        n_people, n_segments = self._size
+        if len(self._queue) < n_people:
+            self._queue = self._rng.permutation(self._n_people)
+        people, self._queue = self._queue[:n_people], self._queue[n_people:]
+        return people, self._rng.choice(self._n_segments, n_segments, replace=False)
+
+
+def _check(cohort: Cohort, spec: TwinSpec) -> None:
+    wanted = {
+        "people": ("at least 2", len(cohort), len(cohort) >= 2),
+        "regions": (
+            f"{spec.n_regions} named regions",
+            f"{cohort.connectomes.n_regions}"
+            + ("" if cohort.connectomes.regions else " without names"),
+            cohort.connectomes.n_regions == spec.n_regions and bool(cohort.connectomes.regions),
+        ),
+        "bold_regions": (
+            ", ".join(spec.bold_regions),
+            ", ".join(cohort.bold_regions),
+            spec.bold_regions == cohort.bold_regions,
+        ),
+        "tr_s": (spec.tr_s, cohort.tr_s, spec.tr_s == cohort.tr_s),
+        "tasks": ("at least one", len(cohort.tasks), len(cohort.tasks) > 0),
+    }
+    for field, (want, got, good) in wanted.items():
+        if not good:
+            raise DTwinInputError(
+                "cohort",
+                "this cohort does not fit the spec of the twin",
+                field=field,
+                wanted=str(want),
+                got=str(got),
+                fix="Take a preset with these sizes, or replace its fields (dataclasses.replace)",
+            )

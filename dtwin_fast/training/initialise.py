@@ -1,0 +1,69 @@
+"""Ways to initialise the hypernetwork's last layer, the scale of everything it generates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from ..spec import TwinSpec
+from ..weights import spec_weight_shapes
+
+PERSONAL_SHARE = 0.02
+"""Share of the generated weights' variance that differs between people at the start."""
+
+
+def default(layers: Sequence[nn.Linear], spec: TwinSpec) -> None:
+    """torch's own initialisation, as in the authors' code: nothing to do."""
+
+
+@torch.no_grad()
+def hyperfan(layers: Sequence[nn.Linear], spec: TwinSpec) -> None:
+    """Give every generated matrix the variance that its own fan-in asks for.
+
+    After Chang, Flokas and Lipson 2020 (Principled weight initialization for
+    hypernetworks): a generated weight is bias + row . h with h the last hidden layer, so
+    Var = Var(bias) + fan_in(last) Var(row) E[h^2]. The total is 1 / fan_in of the MAIN
+    network's matrix. The bias carries most of it, an RNN shared by everyone, and the rows
+    the rest (``PERSONAL_SHARE``), what differs between people. Recurrent units get leaks
+    of different time constants, up to the response time of the BOLD signal.
+    """
+    last = layers[-1]
+    second_moment = _mish_second_moment()
+    start = 0
+    for name, shape in spec_weight_shapes(spec).items():
+        stop = start + math.prod(shape)
+        rows, bias = last.weight[start:stop], last.bias[start:stop]
+        if len(shape) == 1:
+            rows.zero_()
+            bias.zero_()
+        else:
+            variance = 1 / shape[1]
+            personal = PERSONAL_SHARE * variance / (last.in_features * second_moment)
+            rows.normal_(0, math.sqrt(personal))
+            bias.normal_(0, math.sqrt((1 - PERSONAL_SHARE) * variance))
+        if name == "w_hh" and spec.cell == "rnn":
+            _spread_time_constants(bias.view(shape), spec.dt_s)
+        start = stop
+
+
+def _mish_second_moment() -> float:
+    # E[mish(u)^2] for u ~ N(0,1) by quadrature: the hidden layers keep about unit variance.
+    u = torch.linspace(-8, 8, 4001)
+    density = torch.exp(-(u**2) / 2) / math.sqrt(2 * math.pi)
+    return float(torch.trapezoid(nn.functional.mish(u) ** 2 * density, u))
+
+
+def _spread_time_constants(w_hh: torch.Tensor, dt_s: float) -> None:
+    # A tanh unit with self-weight a forgets with time constant -dt / log(a). BOLD needs
+    # seconds, which random matrices find slowly.
+    tau_s = torch.logspace(math.log10(dt_s), math.log10(8.0), w_hh.shape[0])
+    w_hh.mul_(0.5).fill_diagonal_(0).add_(torch.diag(torch.exp(-dt_s / tau_s)))
+
+
+INITIALISERS: dict[str, Callable[[Sequence[nn.Linear], TwinSpec], None]] = {
+    "default": default,
+    "hyperfan": hyperfan,
+}

@@ -1,0 +1,56 @@
+"""The hypernetwork as a torch module; ``dtwin_fast.hypernetwork`` is its numpy twin."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..hypernetwork import Layer, layer_sizes
+from ..spec import TwinSpec
+from ..weights import split_flat
+from .initialise import INITIALISERS
+
+
+class HyperNetwork(nn.Module):
+    """Edges -> dropout -> Linear, Mish, ... -> Linear -> weights of the main RNN.
+
+    The architecture of Takahashi et al. 2026 for the presets ``tcp446`` and ``tcp434``.
+
+    Args:
+        spec: sizes and dropout rate.
+        init: a key of ``INITIALISERS``.
+    """
+
+    def __init__(self, spec: TwinSpec, init: str = "hyperfan") -> None:
+        super().__init__()
+        self.spec = spec
+        self.dropout = nn.Dropout(spec.dropout)
+        self.layers = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in layer_sizes(spec))
+        INITIALISERS[init](self.linears(), spec)
+
+    def linears(self) -> list[nn.Linear]:
+        """The layers, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardised edges (S,E) -> flat weights (S,P)."""
+        h = self.dropout(x)
+        *hidden, last = self.linears()
+        for layer in hidden:
+            h = nn.functional.mish(layer(h))
+        out: Tensor = last(h)
+        return out
+
+    def weights(self, x: Tensor) -> dict[str, Tensor]:
+        """Standardised edges (S,E) -> named RNN weights, shapes as in RNNWeights."""
+        return split_flat(self(x), self.spec)
+
+    def numpy_layers(self) -> tuple[Layer, ...]:
+        """Copies of the parameters for inference in numpy."""
+        return tuple(
+            Layer(
+                layer.weight.detach().cpu().numpy().copy(),
+                layer.bias.detach().cpu().numpy().copy(),
+            )
+            for layer in self.linears()
+        )

@@ -1,0 +1,327 @@
+"""The plain C interface, from a C program: the engine's numbers, and a code for every misuse."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from dtwin_fast.cells import CELLS
+from dtwin_fast.dispatch import rollout
+from dtwin_fast.weights import RNNWeights, weight_shapes
+
+ROOT = Path(__file__).resolve().parents[1]
+CELL_CODES = {"rnn": 0, "gru": 1, "lstm": 2}
+DTYPE_CODES = {"float32": 0, "float64": 1}
+N_SUBJECTS, N_SEQUENCES, N_STEPS, N_INPUTS, N_HIDDEN, N_OUTPUTS, N_ROWS = 3, 2, 70, 2, 7, 5, 2
+
+PROGRAM = r"""
+#include <dtwin.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { S = 3, B = 2, T = 70, I = 2, H = 7, O = 5, K = 2 };
+
+static int real_size = 4;
+
+static void set(void *array, size_t i, double value) {
+    if (real_size == 8) ((double *)array)[i] = value;
+    else ((float *)array)[i] = (float)value;
+}
+
+static double get(const void *array, size_t i) {
+    return real_size == 8 ? ((const double *)array)[i] : ((const float *)array)[i];
+}
+
+/* Multiples of 1/64 within +-9/64: exact in every float type, and the same in Python. */
+static void *numbers(size_t n, unsigned seed) {
+    void *array = malloc(n * (size_t)real_size);
+    size_t i;
+    if (!array) exit(3);
+    for (i = 0; i < n; ++i) set(array, i, ((double)((i * 37 + seed * 11) % 19) - 9) / 64);
+    return array;
+}
+
+static void print(const char *name, const void *array, size_t n) {
+    size_t i;
+    printf("%s", name);
+    for (i = 0; i < n; ++i) printf(" %.17g", get(array, i));
+    printf("\n");
+}
+
+static dtwin_rollout_params problem(int cell, int dtype, int projected) {
+    const size_t gates[] = {1, 3, 4};
+    const size_t rows = gates[cell] * H;
+    const size_t out = projected ? K : T;
+    dtwin_rollout_params p;
+    real_size = dtype == DTWIN_FLOAT64 ? 8 : 4;
+    memset(&p, 0, sizeof p);
+    p.struct_size = sizeof p;
+    p.cell = cell;
+    p.dtype = dtype;
+    p.n_threads = 2;
+    p.n_subjects = S;
+    p.n_sequences = B;
+    p.n_steps = T;
+    p.n_inputs = I;
+    p.n_hidden = H;
+    p.n_outputs = O;
+    p.w_ih = numbers(S * rows * I, 1);
+    p.w_ih_stride = (int64_t)(rows * I);
+    p.w_hh = numbers(S * rows * H, 2);
+    p.w_hh_stride = (int64_t)(rows * H);
+    p.b_ih = numbers(S * rows, 3);
+    p.b_ih_stride = (int64_t)rows;
+    p.b_hh = numbers(S * rows, 4);
+    p.b_hh_stride = (int64_t)rows;
+    p.w_out = numbers(S * O * H, 5);
+    p.w_out_stride = O * H;
+    p.b_out = numbers(S * O, 6);
+    p.b_out_stride = O;
+    p.inputs = numbers(B * T * I, 7);
+    p.inputs_sequence_stride = T * I;
+    p.h0 = numbers(S * B * H, 8);
+    p.c0 = numbers(S * B * H, 9);
+    if (projected) {
+        p.projection = numbers(K * T, 10);
+        p.n_projected = K;
+    }
+    p.outputs = numbers(S * B * out * O, 0);
+    p.states = numbers(S * B * T * H, 0);
+    p.h_final = numbers(S * B * H, 0);
+    p.c_final = numbers(S * B * H, 0);
+    p.diverged = (uint8_t *)malloc(S);
+    memset(p.diverged, 7, S);
+    return p;
+}
+
+static void release(dtwin_rollout_params p) {
+    free((void *)p.w_ih);
+    free((void *)p.w_hh);
+    free((void *)p.b_ih);
+    free((void *)p.b_hh);
+    free((void *)p.w_out);
+    free((void *)p.b_out);
+    free((void *)p.inputs);
+    free((void *)p.h0);
+    free((void *)p.c0);
+    free((void *)p.projection);
+    free(p.outputs);
+    free(p.states);
+    free(p.h_final);
+    free(p.c_final);
+    free(p.diverged);
+}
+
+static int numbers_of(int cell, int dtype, int projected) {
+    dtwin_rollout_params p = problem(cell, dtype, projected);
+    const int status = dtwin_rollout(&p);
+    if (status) {
+        fprintf(stderr, "%s\n", dtwin_strerror(status));
+        return 2;
+    }
+    print("outputs", p.outputs, (size_t)(S * B * (projected ? K : T) * O));
+    print("states", p.states, S * B * T * H);
+    print("h_final", p.h_final, S * B * H);
+    if (cell == DTWIN_LSTM) print("c_final", p.c_final, S * B * H);
+    printf("diverged %d %d %d\n", p.diverged[0], p.diverged[1], p.diverged[2]);
+    release(p);
+    return 0;
+}
+
+/* Each misuse starts from a good problem; the results must stay as they were. */
+#define MISUSE(name, change)                                                            \
+    do {                                                                                \
+        dtwin_rollout_params good = problem(DTWIN_LSTM, DTWIN_FLOAT32, 0), p = good;    \
+        int status;                                                                     \
+        change;                                                                         \
+        status = dtwin_rollout(&p);                                                     \
+        printf("%s %d %d %s\n", name, status, good.diverged[0] == 7, dtwin_strerror(status)); \
+        release(good);                                                                  \
+    } while (0)
+
+static int misuses(void) {
+    const int64_t huge = (int64_t)1 << 62;
+    MISUSE("version", p.struct_size -= 8);
+    MISUSE("cell", p.cell = 3);
+    MISUSE("negative_cell", p.cell = -1);
+    MISUSE("dtype", p.dtype = 2);
+    MISUSE("threads", p.n_threads = -1);
+    MISUSE("many_threads", p.n_threads = DTWIN_MAX_THREADS + 1);
+    MISUSE("negative_subjects", p.n_subjects = -1);
+    MISUSE("no_sequences", p.n_sequences = 0);
+    MISUSE("no_steps", p.n_steps = 0);
+    MISUSE("negative_inputs", p.n_inputs = -5);
+    MISUSE("no_hidden", p.n_hidden = 0);
+    MISUSE("no_outputs", p.n_outputs = 0);
+    MISUSE("negative_stride", p.w_hh_stride = -1);
+    MISUSE("negative_input_stride", p.inputs_subject_stride = -1);
+    MISUSE("huge_hidden", p.n_hidden = huge);
+    MISUSE("huge_hidden_square", p.n_hidden = (int64_t)1 << 31);
+    MISUSE("huge_subjects", p.n_subjects = huge);
+    MISUSE("huge_sequences", p.n_sequences = huge);
+    MISUSE("huge_steps", p.n_steps = huge);
+    MISUSE("huge_outputs", p.n_outputs = huge);
+    MISUSE("huge_inputs", p.n_inputs = huge);
+    MISUSE("huge_stride", p.w_ih_stride = huge);
+    MISUSE("huge_projection", (p.projection = p.inputs, p.n_projected = huge));
+    MISUSE("no_w_hh", p.w_hh = NULL);
+    MISUSE("no_inputs", p.inputs = NULL);
+    MISUSE("no_outputs_array", p.outputs = NULL);
+    MISUSE("no_h_final", p.h_final = NULL);
+    MISUSE("no_c_final", p.c_final = NULL);
+    MISUSE("no_diverged", p.diverged = NULL);
+    MISUSE("no_projection", p.n_projected = 2);
+    MISUSE("empty_projection", p.projection = p.inputs);
+    MISUSE("misaligned", p.w_hh = (const char *)p.w_hh + 1);
+    MISUSE("workspace", (p.n_hidden = (int64_t)1 << 28, p.states = NULL));
+    MISUSE("no_subjects", p.n_subjects = 0);
+    printf("null %d 1 %s\n", dtwin_rollout(NULL), dtwin_strerror(DTWIN_ERROR_NULL));
+    printf("unknown 0 1 %s\n", dtwin_strerror(12345));
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc == 2 && !strcmp(argv[1], "isa")) return printf("%s\n", dtwin_isa()) < 0;
+    if (argc == 2 && !strcmp(argv[1], "misuses")) return misuses();
+    if (argc == 4) return numbers_of(atoi(argv[1]), atoi(argv[2]), atoi(argv[3]));
+    return 1;
+}
+"""
+
+WANTED_STATUS = {
+    "version": 1,
+    "cell": 2,
+    "negative_cell": 2,
+    "dtype": 3,
+    "threads": 9,
+    "many_threads": 9,
+    "negative_subjects": 4,
+    "no_sequences": 4,
+    "no_steps": 4,
+    "negative_inputs": 4,
+    "no_hidden": 4,
+    "no_outputs": 4,
+    "negative_stride": 5,
+    "negative_input_stride": 5,
+    "huge_hidden": 6,
+    "huge_hidden_square": 6,
+    "huge_subjects": 6,
+    "huge_sequences": 6,
+    "huge_steps": 6,
+    "huge_outputs": 6,
+    "huge_inputs": 6,
+    "huge_stride": 6,
+    "huge_projection": 6,
+    "no_w_hh": 7,
+    "no_inputs": 7,
+    "no_outputs_array": 7,
+    "no_h_final": 7,
+    "no_c_final": 7,
+    "no_diverged": 7,
+    "no_projection": 7,
+    "empty_projection": 4,
+    "misaligned": 8,
+    "workspace": 10,
+    "no_subjects": 0,
+    "null": 7,
+    "unknown": 0,
+}
+
+
+def command(name: str) -> str:
+    """A build tool from this Python's environment or PATH; building from source needed it."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    found = shutil.which(name, path=path)
+    assert found, f"{name} is not on PATH; the engine cannot be built from source without it"
+    return found
+
+
+def run(*arguments: str | Path, **environment: str) -> str:
+    ran = subprocess.run(
+        arguments, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C program above, linked with the C library that CMake builds."""
+    folder = tmp_path_factory.mktemp("c_api")
+    build = folder / "build"
+    run(command("cmake"), "-S", ROOT, "-B", build)
+    run(command("cmake"), "--build", build, "--target", "dtwin")
+    source = folder / "program.c"
+    source.write_text(PROGRAM)
+    run(
+        command("cc"),
+        *("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror"),
+        *("-I", ROOT / "csrc", source, "-o", folder / "program"),
+        *("-L", build, "-ldtwin", f"-Wl,-rpath,{build}"),
+    )
+    return folder / "program"
+
+
+def numbers(shape: tuple[int, ...], seed: int, precision: str) -> np.ndarray:
+    """The program's numbers()."""
+    n = int(np.prod(shape))
+    return (((np.arange(n) * 37 + seed * 11) % 19 - 9) / 64).reshape(shape).astype(precision)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("precision", DTYPE_CODES)
+@pytest.mark.parametrize("projected", [False, True], ids=["outputs", "projected"])
+def test_numbers_from_c(
+    program: Path, cell: str, precision: str, projected: bool, tolerances: ModuleType
+) -> None:
+    # glibc fills what malloc returns with 0x7f bytes: 3.4e38 wherever too little is written.
+    arguments = (program, str(CELL_CODES[cell]), str(DTYPE_CODES[precision]), str(int(projected)))
+    lines = run(*arguments, MALLOC_PERTURB_="128").splitlines()
+    got = {name: np.array(rest, precision) for name, *rest in map(str.split, lines)}
+
+    shapes = weight_shapes(cell, N_INPUTS, N_HIDDEN, N_OUTPUTS)
+    weights = RNNWeights(
+        cell,
+        **{
+            k: numbers((N_SUBJECTS, *v), n, precision)
+            for n, (k, v) in enumerate(shapes.items(), start=1)
+        },
+    )
+    states = tuple(numbers((N_SUBJECTS, N_SEQUENCES, N_HIDDEN), seed, precision) for seed in (8, 9))
+    wanted = rollout(
+        weights,
+        numbers((N_SEQUENCES, N_STEPS, N_INPUTS), 7, precision),
+        states if cell == "lstm" else states[0],
+        "reference",
+        precision,
+        numbers((N_ROWS, N_STEPS), 10, precision) if projected else None,
+        return_states=True,
+    )
+    last = wanted.h_final if isinstance(wanted.h_final, tuple) else (wanted.h_final,)
+    assert wanted.states is not None
+    quantity = "projected" if projected else "outputs"
+    tolerances.assert_close(got["outputs"], wanted.outputs.ravel(), quantity, precision)
+    tolerances.assert_close(got["states"], wanted.states.ravel(), "states", precision)
+    for name, array in zip(("h_final", "c_final"), last, strict=False):
+        tolerances.assert_close(got[name], array.ravel(), "states", precision)
+    assert got["diverged"].tolist() == [0, 0, 0]
+
+
+def test_every_misuse_has_its_code_and_writes_nothing(program: Path) -> None:
+    lines = [line.split(maxsplit=3) for line in run(program, "misuses").splitlines()]
+    assert {name: int(status) for name, status, *_ in lines} == WANTED_STATUS
+    assert all(untouched == "1" for _, _, untouched, _ in lines)
+    texts = {status: text for _, status, _, text in lines if status != "0"}
+    assert len(set(texts.values())) == 10
+
+
+def test_isa_name_from_c(program: Path) -> None:
+    assert run(program, "isa").strip() == "baseline"

@@ -1,0 +1,578 @@
+"""rollout, rollout_vjp and supports: bits, layouts, states, projections, refusals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dtwin_fast import _core
+from dtwin_fast.backends import BACKENDS, NOT_BUILT
+from dtwin_fast.backends import reference as reference_backend
+from dtwin_fast.cells import CELLS
+from dtwin_fast.dispatch import RolloutResult, isa, rollout, rollout_vjp, supports
+from dtwin_fast.errors import BackendUnavailableError, DTwinInputError
+from dtwin_fast.weights import WEIGHT_NAMES, RNNWeights, weight_shapes
+
+cells = pytest.mark.parametrize("cell", CELLS)
+backends = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def make_weights(
+    cell: str, n_subjects: int, n_inputs: int, n_hidden: int, n_outputs: int, dtype: str = "float32"
+) -> RNNWeights:
+    rng = np.random.default_rng([n_subjects, n_inputs, n_hidden, n_outputs])
+    scale = 1 / np.sqrt(n_hidden)
+    shapes = weight_shapes(cell, n_inputs, n_hidden, n_outputs)
+    return RNNWeights(
+        cell,
+        **{
+            name: rng.uniform(-scale, scale, (n_subjects, *shape)).astype(dtype)
+            for name, shape in shapes.items()
+        },
+    )
+
+
+def make_inputs(*shape: int, dtype: str = "float32") -> np.ndarray:
+    return np.random.default_rng(shape).normal(size=shape).astype(dtype)
+
+
+def parts(result: RolloutResult) -> list[np.ndarray]:
+    """All arrays of a result."""
+    last = result.h_final if isinstance(result.h_final, tuple) else (result.h_final,)
+    states = [] if result.states is None else [result.states]
+    return [result.outputs, *states, *last, result.diverged]
+
+
+def assert_same_bits(got: list[np.ndarray], wanted: list[np.ndarray]) -> None:
+    for ours, theirs in zip(got, wanted, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def with_arrays(weights: RNNWeights, change: Any) -> RNNWeights:
+    return RNNWeights(weights.cell, *(change(getattr(weights, name)) for name in WEIGHT_NAMES))
+
+
+# --- the same bits -----------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_bits_depend_on_nothing_but_the_numbers(data: st.DataObject) -> None:
+    """Threads, grouping and order of subjects, grouping of sequences, cuts of T."""
+    draw = data.draw
+    cell = draw(st.sampled_from(list(CELLS)))
+    dtype = draw(st.sampled_from(["float32", "float64"]))
+    n_subjects, n_sequences = draw(st.integers(1, 5)), draw(st.integers(1, 9))
+    n_steps, n_inputs = draw(st.integers(1, 90)), draw(st.integers(1, 5))
+    n_hidden, n_outputs = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    weights = make_weights(cell, n_subjects, n_inputs, n_hidden, n_outputs, dtype)
+    inputs = make_inputs(n_subjects, n_sequences, n_steps, n_inputs, dtype=dtype)
+    projection = None
+    if draw(st.booleans()):
+        projection = make_inputs(n_sequences, draw(st.integers(1, 6)), n_steps, dtype=dtype)
+
+    def run(weights: RNNWeights, inputs: np.ndarray, **options: Any) -> RolloutResult:
+        return rollout(weights, inputs, None, "cpu", dtype, return_states=True, **options)
+
+    whole = run(weights, inputs, time_projection=projection, n_threads=1)
+
+    threads = run(weights, inputs, time_projection=projection, n_threads=draw(st.integers(2, 3)))
+    assert_same_bits(parts(threads), parts(whole))
+
+    order = draw(st.permutations(range(n_subjects)))[: draw(st.integers(1, n_subjects))]
+    some = run(weights.select(order), inputs[order], time_projection=projection)
+    assert_same_bits(parts(some), [part[order] for part in parts(whole)])
+
+    first, last = sorted(draw(st.tuples(*[st.integers(0, n_sequences)] * 2)))
+    if first < last:
+        rows = slice(first, last)
+        own = None if projection is None else projection[rows]
+        group = run(weights, inputs[:, rows], time_projection=own)
+        assert_same_bits(parts(group)[:-1], [part[:, rows] for part in parts(whole)[:-1]])
+
+    if projection is None and n_steps > 1:
+        cut = draw(st.integers(1, n_steps - 1))
+        early = run(weights, inputs[:, :, :cut])
+        late = rollout(weights, inputs[:, :, cut:], early.h_final, "cpu", dtype, return_states=True)
+        joined = [
+            np.concatenate([a, b], axis=2)
+            for a, b in zip(parts(early)[:2], parts(late)[:2], strict=True)
+        ]
+        assert_same_bits([*joined, *parts(late)[2:]], parts(whole))
+
+
+@cells
+def test_bits_in_many_sequences_and_steps(cell: str) -> None:
+    """More sequences and steps than the engine takes in one block."""
+    weights = make_weights(cell, 2, 3, 20, 5)
+    inputs = make_inputs(131, 150, 3)
+    whole = rollout(weights, inputs, return_states=True)
+    for b in (0, 47, 48, 130):
+        alone = rollout(weights, inputs[b : b + 1], return_states=True)
+        assert_same_bits(parts(alone)[:-1], [part[:, b : b + 1] for part in parts(whole)[:-1]])
+
+
+@cells
+def test_shared_inputs_equal_repeated_inputs(cell: str) -> None:
+    weights = make_weights(cell, 4, 3, 10, 5)
+    inputs = make_inputs(2, 30, 3)
+    repeated = np.broadcast_to(inputs, (4, *inputs.shape))
+    shared = rollout(weights, inputs, return_states=True)
+    assert_same_bits(parts(rollout(weights, repeated, return_states=True)), parts(shared))
+    assert_same_bits(parts(rollout(weights, repeated.copy(), return_states=True)), parts(shared))
+
+
+@cells
+def test_results_are_fully_written(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = make_weights(cell, 3, 4, 13, 7)
+    inputs = make_inputs(5, 33, 4)
+    wanted = parts(rollout(weights, inputs, return_states=True))
+
+    def poisoned(shape: Any, dtype: Any = float) -> np.ndarray:
+        return np.full(shape, True if dtype is np.bool_ else np.nan, dtype)
+
+    monkeypatch.setattr(np, "empty", poisoned)
+    assert_same_bits(parts(rollout(weights, inputs, return_states=True)), wanted)
+
+
+# --- layouts and dtypes ------------------------------------------------------------------------
+
+
+def misaligned(array: np.ndarray) -> np.ndarray:
+    raw = np.zeros(array.nbytes + 1, np.uint8)
+    view = raw[1:].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    copy = array.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+LAYOUTS = {
+    "fortran": np.asfortranarray,
+    "negative-strides": lambda a: np.flip(np.flip(a).copy()),
+    "every-other": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "every-other-subject": lambda a: np.repeat(a, 2, axis=0)[::2],
+    "misaligned": misaligned,
+    "read-only": read_only,
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+    "float64": lambda a: a.astype(np.float64),
+}
+
+
+@backends
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_layouts_do_not_matter(layout: Any, backend: str) -> None:
+    weights = make_weights("lstm", 3, 4, 6, 5)
+    inputs, projection = make_inputs(3, 2, 12, 4), make_inputs(2, 3, 12)
+    h0 = (make_inputs(3, 2, 6), make_inputs(3, 2, 6))
+    wanted = rollout(weights, inputs, h0, backend, time_projection=projection)
+    got = rollout(
+        with_arrays(weights, layout),
+        layout(inputs),
+        tuple(layout(part) for part in h0),
+        backend,
+        time_projection=layout(projection),
+    )
+    assert_same_bits(parts(got), parts(wanted))
+
+
+def test_lists_and_float16_and_integers_are_converted() -> None:
+    weights = make_weights("rnn", 2, 3, 6, 5)
+    inputs = np.arange(24).reshape(2, 4, 3) % 3 - 1
+    wanted = parts(rollout(weights, inputs.astype(np.float32)))
+    for form in (inputs, inputs.astype(np.float16), inputs.tolist(), inputs.astype(np.int8)):
+        assert_same_bits(parts(rollout(weights, form)), wanted)
+
+
+def test_slices_of_flat_weights_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generated weights (S,P) reach the engine as views."""
+    shapes = weight_shapes("gru", 3, 6, 5)
+    sizes = [int(np.prod(shape)) for shape in shapes.values()]
+    flat = make_inputs(4, sum(sizes)) / 4
+    pieces = np.split(flat, np.cumsum(sizes)[:-1], axis=1)
+    views = [piece.reshape(4, *shape) for piece, shape in zip(pieces, shapes.values(), strict=True)]
+    assert all(np.shares_memory(view, flat) for view in views)
+    weights = RNNWeights("gru", *views)
+    wanted = parts(rollout(with_arrays(weights, np.ascontiguousarray), make_inputs(2, 5, 3)))
+    seen: dict[str, np.ndarray] = {}
+    run = _core.rollout
+    monkeypatch.setattr(_core, "rollout", lambda **named: (seen.update(named), run(**named))[1])
+    assert_same_bits(parts(rollout(weights, make_inputs(2, 5, 3))), wanted)
+    assert all(np.shares_memory(seen[name], flat) for name in WEIGHT_NAMES)
+
+
+# --- time projection ---------------------------------------------------------------------------
+
+
+@cells
+@backends
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("per_sequence", [False, True], ids=["K,T", "B,K,T"])
+def test_projection_equals_projected_outputs(
+    cell: str, backend: str, precision: str, per_sequence: bool, tolerances: ModuleType
+) -> None:
+    weights = make_weights(cell, 2, 3, 21, 11, precision)
+    inputs = make_inputs(3, 263, 3, dtype=precision)
+    projection = make_inputs(*((3,) if per_sequence else ()), 5, 263) / np.sqrt(263)
+    got = rollout(weights, inputs, None, backend, precision, projection, return_states=True)
+    plain = rollout(weights, inputs, None, backend, precision, return_states=True)
+    wanted = projection.astype(np.float64) @ plain.outputs
+    assert got.outputs.shape == (2, 3, 5, 11)
+    tolerances.assert_close(got.outputs, wanted, "projected", precision)
+    assert_same_bits(parts(got)[1:], parts(plain)[1:])
+
+
+@cells
+def test_projected_gradients_equal_gradients_of_projected_outputs(
+    cell: str, tolerances: ModuleType
+) -> None:
+    weights = make_weights(cell, 2, 3, 8, 5, "float64")
+    inputs = make_inputs(3, 40, 3, dtype="float64")
+    projection = make_inputs(3, 4, 40, dtype="float64")
+    d_outputs = make_inputs(2, 3, 4, 5, dtype="float64")
+    got = rollout_vjp(weights, inputs, d_outputs, precision="float64", time_projection=projection)
+    back = projection.transpose(0, 2, 1) @ d_outputs
+    wanted = rollout_vjp(weights, inputs, back, precision="float64")
+    for name in WEIGHT_NAMES:
+        tolerances.assert_close(
+            getattr(got.weights, name), getattr(wanted.weights, name), "gradients", "float64"
+        )
+    tolerances.assert_close(got.inputs, wanted.inputs, "gradients", "float64")
+
+
+@cells
+def test_shared_inputs_gradient_is_summed_over_subjects(cell: str, tolerances: ModuleType) -> None:
+    weights = make_weights(cell, 3, 2, 6, 4, "float64")
+    inputs = make_inputs(2, 15, 2, dtype="float64")
+    d_outputs = make_inputs(3, 2, 15, 4, dtype="float64")
+    shared = rollout_vjp(weights, inputs, d_outputs, precision="float64")
+    own = rollout_vjp(weights, np.stack([inputs] * 3), d_outputs, precision="float64")
+    assert shared.backend == "reference"
+    assert shared.inputs.shape == inputs.shape
+    tolerances.assert_close(shared.inputs, own.inputs.sum(0), "gradients", "float64")
+    h0 = shared.h0 if isinstance(shared.h0, tuple) else (shared.h0,)
+    assert [part.shape for part in h0] == [(3, 2, 6)] * CELLS[cell].n_states
+
+
+# --- divergence --------------------------------------------------------------------------------
+
+
+@cells
+@backends
+@pytest.mark.parametrize("where", [*WEIGHT_NAMES, "inputs", "h0"])
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=["nan", "inf"])
+def test_one_bad_subject_changes_no_other(
+    cell: str, backend: str, where: str, value: float
+) -> None:
+    weights = make_weights(cell, 3, 4, 9, 5)
+    inputs = make_inputs(3, 4, 11, 4)
+    h0 = [make_inputs(3, 4, 9) for _ in range(CELLS[cell].n_states)]
+
+    def run() -> RolloutResult:
+        state = tuple(h0) if len(h0) > 1 else h0[0]
+        return rollout(weights, inputs, state, backend, return_states=True)
+
+    healthy = run()
+    assert not healthy.diverged.any()
+    array = {"inputs": inputs, "h0": h0[0]}.get(where)
+    array = getattr(weights, where) if array is None else array
+    array[1].flat[0] = value
+    hurt = run()
+    # An infinite pre-activation is a gate at its bound, so all that follows may be finite.
+    may_saturate = value == np.inf and where not in ("w_out", "b_out")
+    if not may_saturate:
+        assert hurt.diverged.tolist() == [False, True, False]
+    others = [0, 2]
+    assert_same_bits(
+        [part[others] for part in parts(hurt)], [part[others] for part in parts(healthy)]
+    )
+
+
+@backends
+@pytest.mark.parametrize("projected", [False, True], ids=["outputs", "projected"])
+def test_overflowing_output_is_divergence(backend: str, projected: bool) -> None:
+    weights = make_weights("rnn", 2, 2, 8, 3)
+    weights.w_out[0] = 3e38
+    weights.b_hh[0] = 5.0
+    projection = np.ones((1, 6), np.float32) if projected else None
+    got = rollout(weights, make_inputs(1, 6, 2), None, backend, time_projection=projection)
+    assert got.diverged.tolist() == [True, False]
+
+
+# --- threads -----------------------------------------------------------------------------------
+
+
+def test_other_threads_run_during_a_rollout() -> None:
+    weights = make_weights("rnn", 40, 4, 128, 4)
+    inputs = make_inputs(4, 1000, 4)
+    done = threading.Event()
+
+    def work() -> None:
+        rollout(weights, inputs, n_threads=1)
+        done.set()
+
+    thread = threading.Thread(target=work)
+    ticks = 0
+    thread.start()
+    while not done.is_set():
+        time.sleep(0.001)
+        ticks += 1
+    thread.join()
+    # With the GIL held, this thread would run only before and after the call.
+    assert ticks > 20
+
+
+def test_concurrent_calls_equal_serial_calls() -> None:
+    problems = [
+        (make_weights(cell, 5, 3, 17, 6), make_inputs(3, 50 + n, 3))
+        for n, cell in enumerate(list(CELLS) * 4)
+    ]
+    serial = [parts(rollout(w, x, n_threads=1)) for w, x in problems]
+    with ThreadPoolExecutor(8) as pool:
+        at_once = list(pool.map(lambda p: parts(rollout(p[0], p[1], n_threads=2)), problems))
+    for got, wanted in zip(at_once, serial, strict=True):
+        assert_same_bits(got, wanted)
+
+
+# --- which backend -----------------------------------------------------------------------------
+
+
+def test_auto_says_what_ran() -> None:
+    weights, inputs = make_weights("rnn", 1, 2, 3, 2), make_inputs(1, 4, 2)
+    assert rollout(weights, inputs).backend == "cpu"
+    assert rollout(weights, inputs, precision="bfloat16").backend == "reference"
+    assert rollout_vjp(weights, inputs, np.ones((1, 1, 4, 2))).backend == "reference"
+
+
+@pytest.mark.parametrize("backend", NOT_BUILT)
+def test_backends_that_are_not_built_say_so(backend: str) -> None:
+    weights, inputs = make_weights("rnn", 1, 2, 3, 2), make_inputs(1, 4, 2)
+    reason = supports(backend, "rnn")
+    assert reason == NOT_BUILT[backend]
+    with pytest.raises(BackendUnavailableError, match="backend='cpu' or backend='reference'") as e:
+        rollout(weights, inputs, backend=backend)
+    assert reason in str(e.value)
+    with pytest.raises(BackendUnavailableError, match="Use backend='reference'"):
+        rollout_vjp(weights, inputs, np.ones((1, 1, 4, 2)), backend=backend)
+
+
+def test_cpu_says_what_it_cannot_do() -> None:
+    weights, inputs = make_weights("rnn", 1, 2, 3, 2), make_inputs(1, 4, 2)
+    assert supports("cpu", "rnn") is None
+    assert "float32 and float64 only" in str(supports("cpu", "rnn", "bfloat16"))
+    with pytest.raises(BackendUnavailableError, match="Use backend='reference'"):
+        rollout(weights, inputs, backend="cpu", precision="bfloat16")
+    with pytest.raises(BackendUnavailableError, match="no backward pass"):
+        rollout_vjp(weights, inputs, np.ones((1, 1, 4, 2)), backend="cpu")
+
+
+def test_without_torch_the_reference_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference_backend, "find_spec", lambda name: None)
+    weights, inputs = make_weights("rnn", 1, 2, 3, 2), make_inputs(1, 4, 2)
+    assert "dtwin_fast[torch]" in str(supports("reference", "rnn"))
+    assert rollout(weights, inputs).backend == "cpu"
+    with pytest.raises(BackendUnavailableError, match=r"dtwin_fast\[torch\].*backend='cpu'"):
+        rollout(weights, inputs, backend="reference")
+    with pytest.raises(BackendUnavailableError, match=r"dtwin_fast\[torch\]"):
+        rollout_vjp(weights, inputs, np.ones((1, 1, 4, 2)))
+
+
+def test_dispatch_imports_no_torch() -> None:
+    code = (
+        "import sys, dtwin_fast.dispatch; "
+        "print(sorted({'torch', 'scipy', 'pandas'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_build_info_has_what_doctor_prints() -> None:
+    info = _core.build_info()
+    assert info["isa"] == "baseline"
+    assert "-ffp-contract=off" in str(info["flags"])
+    assert info["compiler"]
+    assert int(info["hardware_threads"]) >= 0
+
+
+# --- bfloat16 ----------------------------------------------------------------------------------
+
+
+def round_to_bfloat16(array: np.ndarray) -> np.ndarray:
+    """To nearest, ties to even, by the integers."""
+    bits = array.view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+@cells
+def test_bfloat16_is_float32_with_rounded_weights(cell: str, tolerances: ModuleType) -> None:
+    weights, inputs = make_weights(cell, 2, 3, 14, 5), make_inputs(2, 25, 3)
+    got = rollout(weights, inputs, precision="bfloat16")
+    wanted = rollout(with_arrays(weights, round_to_bfloat16), inputs)
+    assert got.outputs.dtype == np.float32
+    tolerances.assert_close(got.outputs, wanted.outputs, "outputs", "bfloat16")
+    assert np.abs(rollout(weights, inputs).outputs - got.outputs).max() > 1e-4
+
+
+# --- sizes and refusals ------------------------------------------------------------------------
+
+
+@cells
+@backends
+def test_no_subjects_give_empty_results(cell: str, backend: str) -> None:
+    weights = make_weights(cell, 1, 3, 4, 5).select(slice(0, 0))
+    got = rollout(weights, make_inputs(2, 6, 3), backend=backend, return_states=True)
+    assert got.outputs.shape == (0, 2, 6, 5)
+    assert got.states is not None
+    assert got.states.shape == (0, 2, 6, 4)
+    assert got.diverged.shape == (0,)
+    gradients = rollout_vjp(weights, make_inputs(2, 6, 3), np.ones((0, 2, 6, 5)))
+    np.testing.assert_array_equal(gradients.inputs, np.zeros((2, 6, 3)))
+
+
+def with_size(n_subjects: int = 2, **sizes: int) -> RNNWeights:
+    shape = {"n_inputs": 3, "n_hidden": 4, "n_outputs": 5} | sizes
+    shapes = weight_shapes("rnn", **shape)
+    return RNNWeights("rnn", **{k: np.ones((n_subjects, *v), "f4") for k, v in shapes.items()})
+
+
+GOOD: dict[str, Any] = {"weights": with_size(), "inputs": np.ones((2, 6, 3), np.float32)}
+REFUSED: dict[str, tuple[str, str, dict[str, Any]]] = {  # code, field, changed arguments
+    "weights-dict": ("weights", "weights", {"weights": {"w_ih": 1}}),
+    "no-hidden": ("empty", "weights", {"weights": with_size(n_hidden=0)}),
+    "no-inputs": ("empty", "weights", {"weights": with_size(n_inputs=0)}),
+    "no-outputs": ("empty", "weights", {"weights": with_size(n_outputs=0)}),
+    "inputs-rank-2": ("shape", "inputs", {"inputs": np.ones((6, 3))}),
+    "inputs-rank-5": ("shape", "inputs", {"inputs": np.ones((1, 2, 2, 6, 3))}),
+    "inputs-width": ("shape", "inputs", {"inputs": np.ones((2, 6, 4))}),
+    "inputs-subjects": ("shape", "inputs", {"inputs": np.ones((3, 2, 6, 3))}),
+    "no-sequences": ("empty", "inputs", {"inputs": np.ones((0, 6, 3))}),
+    "no-steps": ("empty", "inputs", {"inputs": np.ones((2, 0, 3))}),
+    "complex": ("dtype", "inputs", {"inputs": np.ones((2, 6, 3), complex)}),
+    "boolean": ("dtype", "inputs", {"inputs": np.ones((2, 6, 3), bool)}),
+    "text": ("dtype", "inputs", {"inputs": np.full((2, 6, 3), "1")}),
+    "none": ("dtype", "inputs", {"inputs": None}),
+    "ragged": ("dtype", "inputs", {"inputs": [[[1.0, 2.0], [3.0]]]}),
+    "shared-nan": ("not_finite", "inputs", {"inputs": np.full((2, 6, 3), np.nan)}),
+    "beyond-float32": ("not_finite", "inputs", {"inputs": np.full((2, 6, 3), 1e300)}),
+    "h0-shape": ("shape", "h0", {"h0": np.ones((2, 2, 5))}),
+    "h0-tuple": ("shape", "h0", {"h0": (np.ones((2, 2, 4)), np.ones((2, 2, 4)))}),
+    "projection-rank": ("shape", "time_projection", {"time_projection": np.ones(6)}),
+    "projection-steps": ("shape", "time_projection", {"time_projection": np.ones((2, 5))}),
+    "projection-batch": ("shape", "time_projection", {"time_projection": np.ones((3, 1, 6))}),
+    "projection-empty": ("empty", "time_projection", {"time_projection": np.ones((0, 6))}),
+    "projection-nan": (
+        "not_finite",
+        "time_projection",
+        {"time_projection": np.full((1, 6), np.nan)},
+    ),
+    "backend": ("backend", "backend", {"backend": "gpu"}),
+    "precision": ("precision", "precision", {"precision": "float16"}),
+    "no-threads": ("n_threads", "n_threads", {"n_threads": 0}),
+    "negative-threads": ("n_threads", "n_threads", {"n_threads": -1}),
+    "too-many-threads": ("n_threads", "n_threads", {"n_threads": 1025}),
+    "fractional-threads": ("n_threads", "n_threads", {"n_threads": 1.5}),
+    "boolean-threads": ("n_threads", "n_threads", {"n_threads": True}),
+}
+
+
+@pytest.mark.parametrize(("code", "field", "changed"), REFUSED.values(), ids=REFUSED)
+def test_bad_arguments_are_refused(code: str, field: str, changed: dict[str, Any]) -> None:
+    with pytest.raises(DTwinInputError) as e:
+        rollout(**(GOOD | changed))
+    assert (e.value.code, e.value.field) == (code, field)
+    assert e.value.fix
+    assert e.value.wanted
+    if not isinstance(changed.get("weights"), dict):
+        with pytest.raises(DTwinInputError):
+            rollout_vjp(d_outputs=np.ones((2, 2, 6, 5)), **(GOOD | changed))
+
+
+def test_lstm_wants_both_states() -> None:
+    weights = make_weights("lstm", 1, 2, 3, 2)
+    with pytest.raises(DTwinInputError, match=r"\(h0, c0\)"):
+        rollout(weights, make_inputs(1, 4, 2), np.zeros((1, 1, 3)))
+    with pytest.raises(DTwinInputError, match=r"h0\[1\]"):
+        rollout(weights, make_inputs(1, 4, 2), (np.zeros((1, 1, 3)), np.zeros((1, 1, 4))))
+
+
+def test_d_outputs_must_fit() -> None:
+    with pytest.raises(DTwinInputError, match="d_outputs"):
+        rollout_vjp(**GOOD, d_outputs=np.ones((2, 2, 6, 4)))
+
+
+def test_results_beyond_the_address_space_are_refused() -> None:
+    """The inputs take no memory, the results would take more than there is."""
+    inputs = np.broadcast_to(np.float32(1), (2**29, 2**29, 1))
+    with pytest.raises(DTwinInputError) as e:
+        rollout(with_size(n_inputs=1), inputs)
+    assert e.value.code == "too_large"
+
+
+def test_isa_names_what_ran() -> None:
+    assert isa("cpu") == _core.build_info()["isa"]
+    assert isa("reference")
+    with pytest.raises(DTwinInputError):
+        isa("triton")
+
+
+def test_unknown_names_are_refused() -> None:
+    for arguments in (("gpu", "rnn"), ("cpu", "elman"), ("cpu", "rnn", "int8"), ("auto", "rnn")):
+        with pytest.raises(DTwinInputError):
+            supports(*arguments)
+
+
+def test_the_engine_refuses_what_dispatch_would_not_send() -> None:
+    """The binding checks on its own, so a caller of _core cannot reach past an array."""
+    weights = with_size()
+    good: dict[str, Any] = {
+        "cell": "rnn",
+        **{name: getattr(weights, name) for name in WEIGHT_NAMES},
+        "inputs": GOOD["inputs"],
+        "h0": None,
+        "c0": None,
+        "projection": None,
+        "outputs": np.empty((2, 2, 6, 5), np.float32),
+        "states": None,
+        "h_final": np.empty((2, 2, 4), np.float32),
+        "c_final": None,
+        "diverged": np.empty(2, np.bool_),
+        "n_threads": 1,
+    }
+    _core.rollout(**good)
+    bad: list[tuple[str, Any]] = [
+        ("cell", "elman"),
+        ("cell", "lstm"),
+        ("w_ih", np.ones((2, 4, 2), np.float32)),
+        ("w_hh", np.ones((2, 4, 4), np.float32)[::-1]),
+        ("b_out", np.ones((2, 10), np.float32)[:, ::2]),
+        ("inputs", np.ones((2, 6, 6), np.float32)[..., ::2]),
+        ("h0", np.ones((2, 2, 3), np.float32)),
+        ("projection", np.ones((2, 5), np.float32)),
+        ("outputs", np.empty((2, 2, 6, 4), np.float32)),
+        ("outputs", read_only(good["outputs"])),
+        ("states", np.empty((2, 2, 5, 4), np.float32)),
+        ("diverged", np.empty(3, np.bool_)),
+        ("h_final", misaligned(good["h_final"])),
+        ("n_threads", -1),
+    ]
+    for name, value in bad:
+        with pytest.raises(ValueError, match=r"."):
+            _core.rollout(**(good | {name: value}))
+    with pytest.raises(TypeError):
+        _core.rollout(**(good | {"inputs": np.ones((2, 6, 3), np.float64)}))

@@ -1,0 +1,39 @@
+"""The one table of tolerances, by quantity and precision. Loosening one is a design decision.
+
+Errors are absolute and measured in units of the largest wanted magnitude, or of 1 where that is
+larger (see :func:`assert_close`). With u = 2^-24 for float32 and 2^-53 for float64, a sum of n
+rounded terms in another order differs by about sqrt(n) u, and a contracting RNN (weights within
+1/sqrt(H), as torch draws them) damps what it inherits from earlier steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+TOLERANCES: dict[str, dict[str, float]] = {
+    # tanh and sigmoid alone, relative: 4 u. A short series, three roundings and a division.
+    "activation": {"float32": 2.4e-7, "float64": 4.5e-16},
+    # Hidden states: sums of H + I <= 200 terms, about 16 u per step.
+    "states": {"float32": 1e-6, "float64": 4e-15},
+    # Outputs: one more sum, of H terms. bfloat16 weights are exact in float32.
+    "outputs": {"float32": 1e-6, "float64": 4e-15, "bfloat16": 1e-6},
+    # Sums of T <= 300 outputs, taken before the readout by the engine, after it by the test.
+    "projected": {"float32": 2e-6, "float64": 8e-15},
+    # Gradients: sums of up to B * T products of such states, in the order that autograd takes.
+    "gradients": {"float32": 5e-6, "float64": 1e-14},
+}
+"""Largest error by quantity and precision."""
+
+
+def assert_close(
+    got: npt.NDArray[Any], wanted: npt.NDArray[Any], quantity: str, precision: str
+) -> None:
+    """Fail unless the arrays have one shape and agree within the table's tolerance."""
+    assert got.shape == wanted.shape
+    assert np.isfinite(wanted).all()
+    scale = max(1.0, float(np.abs(wanted).max(initial=0.0)))
+    error = float(np.abs(got.astype(np.float64) - wanted).max(initial=0.0)) / scale
+    assert error <= TOLERANCES[quantity][precision], f"{quantity} differ by {error:.3g}"
