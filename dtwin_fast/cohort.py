@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from .connectome import Connectomes
 from .errors import DTwinInputError
+from .spec import N_ACTIONS
 from .tasks.schedule import Schedule
 
 
@@ -23,6 +25,10 @@ class TaskData:
         choice: (S,N) int8 action channel pressed; -1 = no response.
         rt_s: (S,N) float32 seconds from trial onset; NaN = no response.
         bold: (S,V,regions) float32 at TR in ``Cohort.bold_regions`` order, or None.
+
+    Raises:
+        DTwinInputError: other shapes or dtypes, actions that do not exist, NaN where there
+            should be none (code ``cohort``).
     """
 
     schedule: Schedule
@@ -32,13 +38,16 @@ class TaskData:
 
     def __post_init__(self) -> None:
         trials = (len(self.choice), self.schedule.n_trials)
-        for name in ("choice", "rt_s"):
-            if getattr(self, name).shape != trials:
-                raise _mismatch(name, trials, getattr(self, name).shape)
-        if not np.array_equal(self.choice < 0, np.isnan(self.rt_s)):
-            raise _mismatch("rt_s", "NaN exactly where choice is -1", "something else")
-        if self.bold is not None and (self.bold.ndim != 3 or len(self.bold) != len(self.choice)):
-            raise _mismatch("bold", f"({len(self.choice)}, volumes, regions)", self.bold.shape)
+        _check_array("choice", self.choice, np.int8, trials)
+        _check_array("rt_s", self.rt_s, np.float32, trials)
+        if ((self.choice < -1) | (self.choice >= N_ACTIONS)).any():
+            raise _mismatch("choice", f"-1 to {N_ACTIONS - 1}", "other numbers")
+        if not np.array_equal(self.choice < 0, np.isnan(self.rt_s)) or np.isinf(self.rt_s).any():
+            raise _mismatch("rt_s", "seconds, NaN exactly where choice is -1", "something else")
+        if self.bold is not None:
+            _check_array("bold", self.bold, np.float32, (len(self.choice), None, None))
+            if not np.isfinite(self.bold).all():
+                raise _mismatch("bold", "finite numbers", "NaN or infinity")
 
     def select(self, subjects: Sequence[int] | npt.NDArray[Any]) -> TaskData:
         """The data of some subjects."""
@@ -58,7 +67,7 @@ class Cohort:
         participants: columns such as ``age_years`` (S,), ``site`` (S,), ``mean_fd_mm`` (S,).
 
     Raises:
-        DTwinInputError: parts of different length (code ``cohort``).
+        DTwinInputError: parts that do not fit together (code ``cohort``).
     """
 
     connectomes: Connectomes
@@ -69,18 +78,27 @@ class Cohort:
 
     def __post_init__(self) -> None:
         n_subjects = len(self.connectomes)
+        if not 0 < self.tr_s < math.inf:
+            raise _mismatch("tr_s", "positive seconds", self.tr_s)
         for name, data in self.tasks.items():
+            if data.schedule.task != name:
+                raise _mismatch(f"tasks[{name!r}]", f"a schedule of {name}", data.schedule.task)
             if len(data.choice) != n_subjects:
                 raise _mismatch(f"tasks[{name!r}]", f"{n_subjects} subjects", len(data.choice))
-            if data.bold is not None and data.bold.shape[2] != len(self.bold_regions):
-                raise _mismatch(
-                    f"tasks[{name!r}].bold",
-                    f"{len(self.bold_regions)} regions",
-                    data.bold.shape[2],
-                )
+            if data.bold is not None:
+                self._check_bold(name, data.schedule, data.bold.shape)
         for name, column in self.participants.items():
-            if len(column) != n_subjects:
-                raise _mismatch(f"participants[{name!r}]", f"{n_subjects} rows", len(column))
+            if column.shape != (n_subjects,):
+                raise _mismatch(f"participants[{name!r}]", f"({n_subjects},)", column.shape)
+
+    def _check_bold(self, task: str, schedule: Schedule, shape: tuple[int, ...]) -> None:
+        n_volumes = schedule.n_volumes(self.tr_s)
+        if shape[1] < n_volumes or shape[2] != len(self.bold_regions):
+            raise _mismatch(
+                f"tasks[{task!r}].bold",
+                f"at least {n_volumes} volumes of {len(self.bold_regions)} regions",
+                f"{shape[1]} volumes of {shape[2]} regions",
+            )
 
     def __len__(self) -> int:
         return len(self.connectomes)
@@ -95,6 +113,16 @@ class Cohort:
             self.tr_s,
             {name: column[index] for name, column in self.participants.items()},
         )
+
+
+def _check_array(
+    name: str, array: npt.NDArray[Any], dtype: type, shape: tuple[int | None, ...]
+) -> None:
+    fits = array.ndim == len(shape) and all(
+        want in (None, got) for want, got in zip(shape, array.shape, strict=True)
+    )
+    if array.dtype != dtype or not fits:
+        raise _mismatch(name, f"{np.dtype(dtype)} {shape}", f"{array.dtype} {array.shape}")
 
 
 def _mismatch(field_name: str, wanted: object, got: object) -> DTwinInputError:

@@ -13,9 +13,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,8 @@ from .connectome import Connectomes
 from .errors import DTwinInputError
 from .files import check_regular_file, write_atomic
 from .readers import read_connectomes
+from .readers.request import parsing
+from .readers.tables import read_text_table
 from .tables import write_tsv
 from .tasks import TASKS
 from .tasks.schedule import Schedule
@@ -36,12 +41,14 @@ FORMAT = "dtwin_fast cohort"
 MAX_JSON_BYTES = 32 * 2**20
 
 
-def save_cohort(cohort: Cohort, folder: Path) -> None:
+def save_cohort(cohort: Cohort, folder: str | Path) -> None:
     """Write a cohort folder; cohort.json comes last, so an unfinished folder is refused.
 
     Raises:
-        DTwinInputError: connectomes without region names (code ``regions_unnamed``).
+        DTwinInputError: connectomes without region names (code ``regions_unnamed``), or a
+            column of participants that a table cannot hold (``cohort``).
     """
+    folder = Path(folder)
     regions = cohort.connectomes.regions
     if regions is None:
         raise DTwinInputError(
@@ -50,9 +57,11 @@ def save_cohort(cohort: Cohort, folder: Path) -> None:
             field="connectomes",
             fix="Give regions= when making the connectomes",
         )
+    columns = {name: _cells(name, column) for name, column in sorted(cohort.participants.items())}
+    # An earlier cohort in this folder ends here: its header must not describe new arrays.
+    (folder / COHORT_FILE).unlink(missing_ok=True)
     write_npy(folder / "connectomes.npy", cohort.connectomes.edges)
     write_tsv(folder / "regions.tsv", ["name"], ([name] for name in regions))
-    columns = {name: column.tolist() for name, column in cohort.participants.items()}
     write_tsv(
         folder / "participants.tsv",
         ["participant_id", *columns],
@@ -71,42 +80,33 @@ def save_cohort(cohort: Cohort, folder: Path) -> None:
         "tasks": {name: data.schedule.to_dict() for name, data in cohort.tasks.items()},
         "with_bold": [name for name, data in cohort.tasks.items() if data.bold is not None],
     }
-    write_atomic(folder / COHORT_FILE, json.dumps(header) + "\n")
+    write_atomic(folder / COHORT_FILE, json.dumps(header, allow_nan=False) + "\n")
 
 
-def load_cohort(folder: Path) -> Cohort:
+def load_cohort(folder: str | Path) -> Cohort:
     """Read a cohort folder.
+
+    Columns of participants come back as int64 where every cell is an integer, as float64
+    where every cell is a number or ``n/a``, else as text.
 
     Raises:
         DTwinInputError: not a cohort folder, or files that do not fit together.
     """
-    path = folder / COHORT_FILE
-    check_regular_file(path, max_bytes=MAX_JSON_BYTES)
-    try:
-        header = json.loads(path.read_bytes())
-        if header["format"] != FORMAT:
-            raise KeyError("format")
-        schedules = {str(n): Schedule.from_dict(s) for n, s in header["tasks"].items()}
-        bold_regions = tuple(map(str, header["bold_regions"]))
-        tr_s, is_fisher_z = float(header["tr_s"]), bool(header["is_fisher_z"])
-        with_bold = set(header["with_bold"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _cohort_error(path, "this is not a cohort file", "cohort.json", error) from error
-    if unknown := set(schedules) - set(TASKS):
-        raise _cohort_error(path, "unknown tasks", " | ".join(TASKS), sorted(unknown))
-    participants = _read_participants(folder / "participants.tsv")
-    subjects = participants.pop("participant_id").tolist()
+    folder = Path(folder)
+    header = _read_header(folder / COHORT_FILE)
+    subjects, participants = _read_participants(folder / "participants.tsv")
     connectomes = read_connectomes(
         folder / "connectomes.npy",
         regions=folder / "regions.tsv",
         subjects=subjects,
-        is_fisher_z=is_fisher_z,
+        is_fisher_z=header.is_fisher_z,
     )
-    tasks = {
-        name: _read_task(folder, name, schedule, len(subjects), name in with_bold)
-        for name, schedule in schedules.items()
-    }
-    return Cohort(connectomes, tasks, bold_regions, tr_s, participants)
+    tasks = {}
+    for name, schedule in header.schedules.items():
+        choice, rt_s = (_read_npy(folder / f"{name}_{what}.npy") for what in ("choice", "rt_s"))
+        bold = _read_npy(folder / f"{name}_bold.npy") if name in header.with_bold else None
+        tasks[name] = TaskData(schedule, choice, rt_s, bold)
+    return Cohort(connectomes, tasks, header.bold_regions, header.tr_s, participants)
 
 
 def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
@@ -116,60 +116,101 @@ def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def _read_task(
-    folder: Path, name: str, schedule: Schedule, n_subjects: int, with_bold: bool
-) -> TaskData:
-    trials = (n_subjects, schedule.n_trials)
-    choice = _read_npy(folder / f"{name}_choice.npy", np.int8, trials)
-    rt_s = _read_npy(folder / f"{name}_rt_s.npy", np.float32, trials)
-    bold = None
-    if with_bold:
-        bold = _read_npy(folder / f"{name}_bold.npy", np.float32, (n_subjects, None, None))
-    return TaskData(schedule, choice, rt_s, bold)
+@dataclass(frozen=True)
+class _Header:
+    schedules: dict[str, Schedule]
+    bold_regions: tuple[str, ...]
+    tr_s: float
+    is_fisher_z: bool
+    with_bold: tuple[str, ...]
 
 
-def _read_npy(path: Path, dtype: type, shape: tuple[int | None, ...]) -> npt.NDArray[Any]:
-    check_regular_file(path)
+def _read_header(path: Path) -> _Header:
+    check_regular_file(path, max_bytes=MAX_JSON_BYTES)
     try:
-        # A memory map allocates nothing until the declared size has been compared with
-        # the file's, which numpy does when it maps.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, OverflowError) as error:
-        raise _cohort_error(path, "this is not a readable npy file", "npy", error) from error
-    fits = len(array.shape) == len(shape) and all(
-        want in (None, got) for want, got in zip(shape, array.shape, strict=True)
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        raise _cohort_error(path, "this is not a JSON file", FORMAT, error) from error
+    kinds = {
+        "format": str,
+        "is_fisher_z": bool,
+        "bold_regions": list,
+        "tr_s": float,
+        "tasks": dict,
+        "with_bold": list,
+    }
+    got = {key: type(value) for key, value in values.items()} if isinstance(values, dict) else {}
+    if got != kinds or values["format"] != FORMAT:
+        found = {key: kind.__name__ for key, kind in got.items()} or type(values).__name__
+        raise _cohort_error(path, "this is not a cohort file", FORMAT, found)
+    tasks, with_bold = values["tasks"], values["with_bold"]
+    if not set(tasks) <= set(TASKS) or not all(isinstance(s, dict) for s in tasks.values()):
+        raise _cohort_error(path, "unknown tasks", " | ".join(TASKS), list(tasks))
+    for name, allowed in (("bold_regions", None), ("with_bold", tasks)):
+        entries = values[name]
+        known = all(isinstance(e, str) and (allowed is None or e in allowed) for e in entries)
+        if not known or len(set(entries)) < len(entries):
+            raise _cohort_error(path, f"{name} does not name each once", "names", entries)
+    return _Header(
+        {name: Schedule.from_dict(schedule) for name, schedule in tasks.items()},
+        tuple(values["bold_regions"]),
+        values["tr_s"],
+        values["is_fisher_z"],
+        tuple(with_bold),
     )
-    if array.dtype != dtype or not fits:
-        raise _cohort_error(
-            path,
-            "this array has another shape or dtype",
-            f"{np.dtype(dtype)} {shape}",
-            f"{array.dtype} {array.shape}",
-        )
+
+
+def _read_npy(path: Path) -> npt.NDArray[Any]:
+    size = check_regular_file(path)
+    # Mapped, not read: a header may declare more than the file holds, and numpy compares
+    # when it maps.
+    with parsing(path, UserWarning), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        array = np.lib.format.open_memmap(path, mode="r")
+        if array.offset + array.nbytes != size:
+            raise ValueError("there are bytes behind the array")
     return np.array(array)
 
 
-def _read_participants(path: Path) -> dict[str, npt.NDArray[Any]]:
-    check_regular_file(path, max_bytes=MAX_JSON_BYTES)
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = list(csv.reader(file, delimiter="\t"))
-    except (ValueError, UnicodeDecodeError, csv.Error) as error:
-        raise _cohort_error(path, "this is not a readable table", "TSV", error) from error
-    if "participant_id" not in header or any(len(row) != len(header) for row in rows):
-        raise _cohort_error(path, "columns are missing", "participant_id and full rows", header)
-    table = {name: np.array(column) for name, column in zip(header, zip(*rows, strict=True))}
-    return {
-        name: column if name == "participant_id" else _as_numbers(column)
-        for name, column in table.items()
+def _read_participants(path: Path) -> tuple[tuple[str, ...], dict[str, npt.NDArray[Any]]]:
+    titles, rows = read_text_table(path)
+    if not rows or titles[0] != "participant_id" or len(set(titles)) < len(titles):
+        raise _cohort_error(
+            path,
+            "this is not a table of participants",
+            "rows, a first column participant_id, every title once",
+            f"{len(rows)} rows of {titles}",
+        )
+    subjects, *columns = zip(*rows, strict=True)
+    return subjects, {
+        name: _as_numbers(column) for name, column in zip(titles[1:], columns, strict=True)
     }
 
 
-def _as_numbers(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    try:
-        return np.where(column == "n/a", "nan", column).astype(np.float64)
-    except ValueError:
-        return column  # a column of words, such as a site's name
+def _cells(name: str, column: npt.NDArray[Any]) -> list[str]:
+    """A column as text that reads back to the same bits."""
+    if column.dtype.kind == "f":
+        return ["n/a" if math.isnan(value) else repr(value) for value in column.tolist()]
+    if name == "participant_id" or column.dtype.kind not in "iuU":
+        raise DTwinInputError(
+            "cohort",
+            "a table cannot hold this column",
+            field=f"participants[{name!r}]",
+            wanted="numbers or text under a title of its own",
+            got=str(column.dtype),
+            fix="Convert it with astype, or rename it",
+        )
+    return [str(value) for value in column.tolist()]
+
+
+def _as_numbers(cells: Sequence[str]) -> npt.NDArray[Any]:
+    for parse, dtype in ((int, np.int64), (float, np.float64)):
+        missing = {"n/a": math.nan} if parse is float else {}
+        try:
+            return np.array([missing.get(cell) or parse(cell) for cell in cells], dtype)
+        except (ValueError, OverflowError):
+            continue
+    return np.array(cells)  # words, such as a site's name
 
 
 def _cohort_error(path: Path, what: str, wanted: object, got: object) -> DTwinInputError:

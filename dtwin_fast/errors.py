@@ -41,7 +41,9 @@ class DTwinInputError(DTwinError, ValueError):
 
     def __str__(self) -> str:
         where = f"{self.field}, subject {self.subject}" if self.subject else self.field
-        detail = f" (wanted {self.wanted}; got {self.got})" if self.wanted or self.got else ""
+        parts = [("wanted", self.wanted), ("got", self.got)]
+        found = "; ".join(f"{word} {text}" for word, text in parts if text)
+        detail = f" ({found})" if found else ""
         return f"[{self.code}] {where}: {self.what}{detail}. {self.fix}"
 
     def __reduce__(self) -> tuple[object, ...]:

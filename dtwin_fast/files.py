@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import stat
@@ -70,6 +69,13 @@ def check_regular_file(path: Path, *, field: str = "", max_bytes: int = MAX_FILE
             field=field,
             fix="Name a file, not a folder, pipe or device",
         )
+    if not os.access(path, os.R_OK):
+        raise DTwinInputError(
+            "file_missing",
+            "this file cannot be opened: reading it is not permitted",
+            field=field,
+            fix="Check the path and its permissions",
+        )
     if info.st_size == 0:
         raise DTwinInputError(
             "file_empty", "this file is empty", field=field, fix="Export the file again"
@@ -86,12 +92,6 @@ def check_regular_file(path: Path, *, field: str = "", max_bytes: int = MAX_FILE
     return info.st_size
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal text."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file so that readers see the old one or the new one, never a part.
 
@@ -100,7 +100,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """
     payload = data.encode() if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    # Not path's name and more: that may already be as long as names can be.
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
             file.write(payload)

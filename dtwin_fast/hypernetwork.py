@@ -51,13 +51,16 @@ def mish(u: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """
     e = np.exp(np.minimum(u, 20))
     n = e * (e + 2)
-    return u * (n / (n + 2))
+    out: npt.NDArray[Any] = u * (n / (n + 2))
+    return out
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def generate_weights(layers: Sequence[Layer], x: Float32) -> Float32:
     """Hypernetwork forward pass without dropout: x (S, E) float32 -> flat weights (S, P).
 
-    A row of the result is the same to the bit whatever rows stand beside it.
+    A row of the result is the same to the bit whatever rows stand beside it. Numbers too
+    large for float32 become infinite; the rollout reports their subject as diverged.
     """
     flat = np.empty((len(x), len(layers[-1].bias)), np.float32)
     padded = np.zeros((BLOCK_SUBJECTS, x.shape[1]), np.float32)

@@ -38,10 +38,16 @@ def concordance(predicted: Array, observed: Array) -> float:
 def person_mean_r(predicted_s: Array, observed_s: Array) -> float:
     """Correlation over people of mean reaction times, (S,N) seconds, NaN = no response."""
     responded = np.isfinite(observed_s)
-    predicted_s = np.where(responded, predicted_s, np.nan)
-    return pearson(np.nanmean(predicted_s, axis=1), np.nanmean(observed_s, axis=1))
+    return pearson(*(_mean_where(responded, rt_s) for rt_s in (predicted_s, observed_s)))
 
 
 def mean_row_r(predicted: Array, observed: Array) -> float:
     """Mean over rows of the correlation between matching rows, (S,X) each."""
     return float(np.mean([pearson(p, o) for p, o in zip(predicted, observed, strict=True)]))
+
+
+def _mean_where(responded: Array, rt_s: Array) -> Array:
+    # A person without any response has no mean: 0/0 is NaN, which pearson leaves out.
+    with np.errstate(invalid="ignore"):
+        mean: Array = np.where(responded, rt_s, 0).sum(axis=1) / responded.sum(axis=1)
+    return mean

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import DTwinInputError
-from .files import check_regular_file, sha256_file, write_atomic
+from .files import check_regular_file, write_atomic
 
 FORMAT = "dtwin_fast model"
 FORMAT_VERSION = 1
@@ -51,8 +52,11 @@ def encode_safetensors(tensors: Mapping[str, npt.NDArray[np.float32]]) -> bytes:
     return b"".join([len(text).to_bytes(8, "little"), text, *chunks])
 
 
-def decode_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Tensors:
-    """Read exactly the named float32 tensors.
+def decode_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Tensors, str]:
+    """Read exactly the named float32 tensors, and the SHA-256 of the file they came from.
+
+    Every byte is read once, so the SHA-256 is that of the tensors returned even if the
+    file is replaced meanwhile.
 
     Args:
         path: a safetensors file.
@@ -60,15 +64,17 @@ def decode_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Ten
 
     Raises:
         DTwinInputError: not such a file, truncated, other names, shapes or dtypes
-            (codes ``model_file``, ``model_tensors``).
+            (codes ``file_*``, ``model_file``, ``model_tensors``), before memory is taken.
     """
     size = check_regular_file(path)
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        prefix = file.read(8)
+        length = int.from_bytes(prefix, "little")
         if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
             raise _model_error("model_file", path, "this is not a safetensors file")
+        text = file.read(length)
         try:
-            header = json.loads(file.read(length))
+            header = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise _model_error("model_file", path, "its header is not JSON") from error
         if not isinstance(header, dict):
@@ -87,21 +93,23 @@ def decode_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Ten
             name: _check_span(path, name, header[name], shape) for name, shape in shapes.items()
         }
         _check_tiling(path, spans, size - 8 - length)
+        digest = hashlib.sha256(prefix + text)
         tensors: Tensors = {}
-        for name, shape in shapes.items():
+        for name in sorted(spans, key=spans.__getitem__):
             begin, end = spans[name]
-            file.seek(8 + length + begin)
-            tensor = np.empty(shape, "<f4")
-            if file.readinto(memoryview(tensor.reshape(-1)).cast("B")) != end - begin:
+            raw = bytearray(end - begin)
+            if file.readinto(raw) != len(raw):
                 raise _model_error("model_file", path, "the file ends early")
+            digest.update(raw)
+            tensor = np.frombuffer(raw, "<f4").reshape(shapes[name])
             tensors[name] = tensor.astype(np.float32, copy=False)
-    return tensors
+    return tensors, digest.hexdigest()
 
 
 def _check_span(path: Path, name: str, entry: Any, shape: tuple[int, ...]) -> tuple[int, int]:
     wanted = {"dtype": "F32", "shape": list(shape)}
     got = {key: entry.get(key) for key in wanted} if isinstance(entry, dict) else entry
-    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    offsets: Any = entry.get("data_offsets") if isinstance(entry, dict) else None
     valid = isinstance(offsets, list) and [type(offset) for offset in offsets] == [int, int]
     if got != wanted or not valid or offsets[1] - offsets[0] != 4 * math.prod(shape):
         raise _model_error(
@@ -137,9 +145,12 @@ def save_model(
     """Write a model folder and return the SHA-256 of its weights file.
 
     config.json is written last and names the weights' SHA-256, so a folder whose writing
-    was interrupted is refused by :func:`read_config` or :func:`check_weights`.
+    was interrupted is refused by :func:`read_config` or :func:`read_weights`.
+
+    Raises:
+        DTwinInputError: a config that JSON cannot hold or that is too large to be read
+            again (code ``model_config``); nothing is written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     data = encode_safetensors(tensors)
     digest = hashlib.sha256(data).hexdigest()
     full = {
@@ -148,9 +159,15 @@ def save_model(
         "weights_sha256": digest,
         **config,
     }
+    try:
+        text = json.dumps(full, indent=1, allow_nan=False) + "\n"
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _config_error(folder / CONFIG_FILE, str(error)) from error
+    if len(text) > MAX_CONFIG_BYTES:
+        raise _config_error(folder / CONFIG_FILE, f"{len(text):,} bytes")
     write_atomic(folder / WEIGHTS_FILE, data)
     write_atomic(folder / CARD_FILE, card)
-    write_atomic(folder / CONFIG_FILE, json.dumps(full, indent=1, allow_nan=False) + "\n")
+    write_atomic(folder / CONFIG_FILE, text)
     return digest
 
 
@@ -162,18 +179,21 @@ def read_config(folder: Path) -> dict[str, Any]:
             (codes ``model_folder``, ``model_config``).
     """
     path = folder / CONFIG_FILE
-    if not folder.is_dir() or not path.exists():
+    try:
+        check_regular_file(path, max_bytes=MAX_CONFIG_BYTES)
+    except DTwinInputError as error:
+        if error.code != "file_missing":
+            raise
         raise DTwinInputError(
             "model_folder",
             "this is not a model folder",
             field=str(folder),
             wanted=f"a folder with {WEIGHTS_FILE} and {CONFIG_FILE}",
-            got="no such folder" if not folder.is_dir() else f"no {CONFIG_FILE}",
-            fix="Name the folder that `dtwin train` or `dtwin demo` wrote",
-        )
-    check_regular_file(path, max_bytes=MAX_CONFIG_BYTES)
+            got=f"no {CONFIG_FILE} that can be read",
+            fix="Name the folder that `dtwin demo` or `Twin.save` wrote",
+        ) from error
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise _model_error("model_config", path, "config.json is not valid JSON") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
@@ -189,19 +209,31 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def check_weights(folder: Path, sha256: Any) -> None:
-    """Refuse a weights file whose SHA-256 is not the one in config.json (code ``model_sha256``)."""
+def read_weights(folder: Path, shapes: Mapping[str, tuple[int, ...]], sha256: Any) -> Tensors:
+    """The tensors of a model folder.
+
+    Raises:
+        DTwinInputError: as :func:`decode_safetensors`; or a file whose SHA-256 is not the
+            one that config.json names (code ``model_sha256``).
+    """
     path = folder / WEIGHTS_FILE
-    check_regular_file(path)
-    found = sha256_file(path)
+    tensors, found = decode_safetensors(path, shapes)
     if found != sha256:
         raise _model_error(
             "model_sha256",
             path,
             "the weights are not those that config.json was written for",
-            wanted=str(sha256),
+            wanted=reprlib.repr(sha256),
             got=found,
         )
+    return tensors
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a number that JSON knows")
+    return value
 
 
 def _names(names: set[str]) -> str:
@@ -219,4 +251,15 @@ def _model_error(
         wanted=wanted,
         got=got,
         fix="Copy the model folder again from its source, or train it again",
+    )
+
+
+def _config_error(path: Path, got: str) -> DTwinInputError:
+    return DTwinInputError(
+        "model_config",
+        "this twin cannot be written as JSON",
+        field=str(path),
+        wanted=f"plain values, finite numbers, at most {MAX_CONFIG_BYTES:,} bytes",
+        got=got,
+        fix="Look for NaN, arrays or long lists in Twin.training",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,30 +56,39 @@ class Prediction:
 
     @property
     def choice(self) -> npt.NDArray[np.int8]:
-        """(S,N) most probable action."""
-        return self.choice_prob.argmax(axis=2).astype(np.int8)
+        """(S,N) most probable action; -1 where the probabilities are NaN (diverged)."""
+        unknown = np.isnan(self.choice_prob).any(axis=2)
+        return np.where(unknown, -1, self.choice_prob.argmax(axis=2)).astype(np.int8)
 
     @property
     def no_response_prob(self) -> npt.NDArray[np.float32]:
         """(S,N) probability of no response within the window."""
-        return np.clip(1 - self.choice_prob.sum(axis=2), 0, 1)
+        rest: npt.NDArray[np.float32] = np.clip(1 - self.choice_prob.sum(axis=2), 0, 1)
+        return rest
 
     def trial_slice(self, task: str) -> slice:
-        """Where a task's trials lie on the trial axis."""
-        return self._slices({name: s.n_trials for name, s in self.schedules.items()})[task]
+        """Where a task's trials lie on the trial axis (code ``task`` when it did not run)."""
+        return self._slice(task, lambda schedule: schedule.n_trials)
 
     def volume_slice(self, task: str) -> slice:
-        """Where a task's volumes lie on the volume axis."""
-        counts = {name: s.n_volumes(self.tr_s) for name, s in self.schedules.items()}
-        return self._slices(counts)[task]
+        """Where a task's volumes lie on the volume axis (code ``task`` when it did not run)."""
+        return self._slice(task, lambda schedule: schedule.n_volumes(self.tr_s))
 
-    @staticmethod
-    def _slices(counts: dict[str, int]) -> dict[str, slice]:
-        stops = np.cumsum(list(counts.values())).tolist()
-        return {
-            name: slice(stop - n, stop)
-            for (name, n), stop in zip(counts.items(), stops, strict=True)
-        }
+    def _slice(self, task: str, count: Callable[[Schedule], int]) -> slice:
+        start = 0
+        for name, schedule in self.schedules.items():
+            stop = start + count(schedule)
+            if name == task:
+                return slice(start, stop)
+            start = stop
+        raise DTwinInputError(
+            "task",
+            "this prediction does not hold the task",
+            field="task",
+            wanted=" | ".join(self.schedules),
+            got=repr(task),
+            fix="Name a task that was run",
+        )
 
     def to_xarray(self) -> xarray.Dataset:
         """Labelled dataset with dims subject, trial, action, volume, region, contrast.

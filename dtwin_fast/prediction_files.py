@@ -16,6 +16,7 @@ from .prediction import Prediction
 from .tables import Cell, write_tsv
 from .tasks import TASKS
 
+DESCRIPTION_FILE = "dataset_description.json"
 NOTICE = "In silico, not clinical: simulations of a model, no basis for any treatment."
 
 
@@ -27,9 +28,10 @@ def write_prediction(
     ::
 
         dataset_description.json   provenance: model sha256, versions, backend, input digest
-        participants.tsv           per subject: flags, condition means of choice and RT
+        participants.tsv           per subject: its id in the input (source_id), flags,
+                                   condition means of choice and RT
         contrasts.tsv              per subject and contrast: the effect in each BOLD region
-        rejected.tsv               subjects left out: code, reason, the way out
+        rejected.tsv               subjects left out: source_id, code, reason, the way out
         sub-X/func/sub-X_task-T_desc-dtwin_beh.tsv          trials
         sub-X/func/sub-X_task-T_desc-dtwin_timeseries.tsv   BOLD at TR, when predicted
 
@@ -37,13 +39,14 @@ def write_prediction(
         DTwinInputError: two subject ids give the same BIDS label (code ``subject_label``).
     """
     labels = bids_labels(prediction.subjects)
+    (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
     write_tsv(
         folder / "rejected.tsv",
-        ["participant_id", "code", "reason", "fix"],
+        ["source_id", "code", "reason", "fix"],
         ([e.subject or "n/a", e.code, e.what, e.fix] for e in prediction.rejected),
     )
-    write_tsv(folder / "participants.tsv", *_participants(prediction))
-    write_tsv(folder / "contrasts.tsv", *_contrasts(prediction))
+    write_tsv(folder / "participants.tsv", *_participants(prediction, labels))
+    write_tsv(folder / "contrasts.tsv", *_contrasts(prediction, labels))
     for i, label in enumerate(labels):
         for task in prediction.schedules:
             stem = folder / label / "func" / f"{label}_task-{task}_desc-dtwin"
@@ -56,8 +59,8 @@ def write_prediction(
                 )
         if progress is not None:
             progress(i + 1, len(labels))
-    # Written last: a folder with this file is complete.
-    write_json(folder / "dataset_description.json", _description(prediction))
+    # Written last (and an older one removed first): a folder with this file is complete.
+    write_json(folder / DESCRIPTION_FILE, _description(prediction))
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -84,7 +87,7 @@ def bids_labels(subjects: tuple[str, ...]) -> list[str]:
     return labels
 
 
-def _participants(p: Prediction) -> tuple[list[str], Iterator[list[Cell]]]:
+def _participants(p: Prediction, labels: list[str]) -> tuple[list[str], Iterator[list[Cell]]]:
     columns: dict[str, Any] = {}
     for task, schedule in p.schedules.items():
         trials = p.trial_slice(task)
@@ -96,21 +99,19 @@ def _participants(p: Prediction) -> tuple[list[str], Iterator[list[Cell]]]:
             columns[f"{task}_{condition}_p_correct"] = correct[:, of].mean(axis=1)
             columns[f"{task}_{condition}_p_no_response"] = silent[:, of].mean(axis=1)
             columns[f"{task}_{condition}_rt_s"] = rt_s[:, of].mean(axis=1)
-    rows = (
-        [
-            subject,
-            ",".join((*p.flags[i], *(["diverged"] if p.diverged[i] else []))) or "n/a",
-            *(float(column[i]) for column in columns.values()),
-        ]
-        for i, subject in enumerate(p.subjects)
-    )
-    return ["participant_id", "flags", *columns], rows
+
+    def row(i: int) -> list[Cell]:
+        flags = (*p.flags[i], *(["diverged"] if p.diverged[i] else []))
+        means = [float(column[i]) for column in columns.values()]
+        return [labels[i], p.subjects[i], ",".join(flags) or "n/a", *means]
+
+    return ["participant_id", "source_id", "flags", *columns], map(row, range(len(labels)))
 
 
-def _contrasts(p: Prediction) -> tuple[list[str], Iterator[list[Cell]]]:
+def _contrasts(p: Prediction, labels: list[str]) -> tuple[list[str], Iterator[list[Cell]]]:
     rows = (
-        [subject, name, *p.contrasts[i, k].tolist()]
-        for i, subject in enumerate(p.subjects)
+        [label, name, *p.contrasts[i, k].tolist()]
+        for i, label in enumerate(labels)
         for k, name in enumerate(p.contrast_names)
     )
     return ["participant_id", "contrast", *p.bold_regions], rows
@@ -127,7 +128,7 @@ def _trials(p: Prediction, task: str, i: int) -> tuple[list[str], Iterator[list[
             float(schedule.duration_s[n]),
             schedule.condition[n],
             names[schedule.correct[n]],
-            names[choice[n]],
+            names[choice[n]] if choice[n] >= 0 else "n/a",
             float(rt_s[n]),
             *prob[n],
             float(silent[n]),

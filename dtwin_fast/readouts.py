@@ -70,7 +70,10 @@ def _per_trial(
     for trial, (start, stop) in enumerate(windows):
         step_rt_s = (np.arange(start, stop) + 0.5) * dt_s - onset_s[trial]
         window = actions[:, start:stop].astype(np.float64)
-        choice_prob[:, trial], rt_s[:, trial] = decode(window, step_rt_s)
+        # NaN comes out knowingly: a response that cannot happen has no reaction time (0/0),
+        # and a diverged subject has no responses.
+        with np.errstate(invalid="ignore"):
+            choice_prob[:, trial], rt_s[:, trial] = decode(window, step_rt_s)
     return Responses(choice_prob, rt_s)
 
 
@@ -84,18 +87,17 @@ def _hazard_trial(actions: Array, step_rt_s: Array) -> tuple[Array, Array]:
     press = grown / total[..., None] * reached[..., None]
     any_press = press.sum(axis=2)
     responded = any_press.sum(axis=1)
-    # A response that cannot happen has no reaction time: 0/0 stays NaN, knowingly.
-    with np.errstate(invalid="ignore"):
-        return press.sum(axis=1), (any_press @ step_rt_s) / responded
+    return press.sum(axis=1), (any_press @ step_rt_s) / responded
 
 
 def _sigmoid_trial(actions: Array, step_rt_s: Array) -> tuple[Array, Array]:
-    # Peaks are found on the outputs: the sigmoid is monotone, and saturates to ties.
+    # Peaks are found on the outputs: the sigmoid is monotone, and saturates to ties. Shares
+    # are taken from its logarithm, which does not underflow.
     step = actions.argmax(axis=1)
     peak_output = np.take_along_axis(actions, step[:, None], axis=1)[:, 0]
-    with np.errstate(over="ignore"):
-        peak = 1 / (1 + np.exp(-peak_output))
+    log_peak = -np.logaddexp(0, -peak_output)
+    peak = np.exp(log_peak - log_peak.max(axis=1, keepdims=True))
+    share = peak / peak.sum(axis=1, keepdims=True)
     choice = peak_output.argmax(axis=1)
-    with np.errstate(invalid="ignore"):
-        share = peak / peak.sum(axis=1, keepdims=True)
-    return share, step_rt_s[np.take_along_axis(step, choice[:, None], axis=1)[:, 0]]
+    rt_s = step_rt_s[np.take_along_axis(step, choice[:, None], axis=1)[:, 0]]
+    return share, np.where(np.isnan(share[:, 0]), np.nan, rt_s)

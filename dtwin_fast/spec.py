@@ -19,7 +19,8 @@ Arrays are C-order float32 and batch first. Square matrices are (to, from), as
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import reprlib
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
 from .errors import DTwinInputError
@@ -38,6 +39,13 @@ N_INPUTS = 9
 """Eight sensory channels and the task flag (0 faces, 1 Stroop)."""
 N_ACTIONS = 3
 """Action channels: faces (left, right, unused), Stroop (red, green, blue)."""
+
+MAX_SIZE = 2**24
+"""No size of a twin is larger; products of such sizes stay numbers that can be printed."""
+MAX_LAYERS = 64
+"""Hidden layers of a hypernetwork."""
+MIN_STEP_S, MAX_TR_S = 1e-3, 1e3
+"""Limits of ``dt_s`` and ``tr_s``: a run's length divided by them stays a sane number."""
 
 _BILATERAL = (
     "aPFC",
@@ -77,7 +85,11 @@ class TwinSpec:
         standardize: z-score each edge with the training cohort's mean and SD before
             the hypernetwork; the paper feeds Fisher z as it is.
         segment_steps: T of a training segment.
+        n_inputs, n_actions: I, and the outputs before the BOLD regions.
         dt_s, tr_s: step of the RNN and repetition time of its BOLD targets, seconds.
+
+    Raises:
+        DTwinInputError: a field of another type or out of range (code ``spec``).
     """
 
     name: str
@@ -96,6 +108,14 @@ class TwinSpec:
     tr_s: float = TR_S
 
     def __post_init__(self) -> None:
+        for field in ("name", "cell"):
+            if not _is_name(getattr(self, field)):
+                raise _spec_error(field, "printable text", getattr(self, field))
+        if (
+            not isinstance(self.hyper_hidden, tuple)
+            or not 1 <= len(self.hyper_hidden) <= MAX_LAYERS
+        ):
+            raise _spec_error("hyper_hidden", f"1 to {MAX_LAYERS} layers", self.hyper_hidden)
         sizes = {
             "n_regions": self.n_regions,
             "n_hidden": self.n_hidden,
@@ -106,16 +126,29 @@ class TwinSpec:
         }
         for field, size in sizes.items():
             least = 2 if field == "n_regions" else 1
-            if type(size) is not int or size < least:
-                raise _spec_error(field, f"an integer of at least {least}", size)
-        if not self.hyper_hidden:
-            raise _spec_error("hyper_hidden", "at least one layer", self.hyper_hidden)
+            if type(size) is not int or not least <= size <= MAX_SIZE:
+                raise _spec_error(field, f"an integer from {least} to {MAX_SIZE}", size)
+        names = self.bold_regions
+        if (
+            not isinstance(names, tuple)
+            or not all(map(_is_name, names))
+            or len(set(names)) < len(names)
+        ):
+            raise _spec_error("bold_regions", "distinct names", names)
         if self.head not in HEADS:
             raise _spec_error("head", f"one of {', '.join(HEADS)}", self.head)
-        if not 0 <= self.dropout < 1:
+        if type(self.standardize) is not bool:
+            raise _spec_error("standardize", "true or false", self.standardize)
+        if not _is_number(self.dropout) or not 0 <= self.dropout < 1:
             raise _spec_error("dropout", "a rate in [0, 1)", self.dropout)
-        if not (self.dt_s > 0 and self.tr_s > 0):
-            raise _spec_error("dt_s, tr_s", "positive seconds", (self.dt_s, self.tr_s))
+        seconds = (self.dt_s, self.tr_s)
+        if (
+            not all(map(_is_number, seconds))
+            or not MIN_STEP_S <= seconds[0] <= seconds[1] <= MAX_TR_S
+        ):
+            raise _spec_error(
+                "dt_s, tr_s", f"{MIN_STEP_S:g} <= dt_s <= tr_s <= {MAX_TR_S:g} seconds", seconds
+            )
 
     @property
     def n_edges(self) -> int:
@@ -128,7 +161,7 @@ class TwinSpec:
         return self.n_actions + len(self.bold_regions)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form, the inverse of :meth:`from_dict`."""
+        """Plain form for JSON, the inverse of :meth:`from_dict`."""
         return asdict(self)
 
     @classmethod
@@ -138,16 +171,27 @@ class TwinSpec:
         Raises:
             DTwinInputError: an unknown, missing or ill-typed field (code ``spec``).
         """
+        if not isinstance(values, dict):
+            raise _spec_error("spec", "an object with the fields of TwinSpec", values)
         known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise _spec_error("spec", f"fields among {sorted(known)}", unknown)
-        lists = {
-            key: tuple(values[key]) for key in ("hyper_hidden", "bold_regions") if key in values
+        if unknown := sorted(map(str, set(values) - known)):
+            raise _spec_error("spec", f"fields among {', '.join(sorted(known))}", unknown)
+        required = {f.name for f in fields(cls) if f.default is MISSING}
+        if absent := sorted(required - set(values)):
+            raise _spec_error("spec", f"the fields {', '.join(absent)}", sorted(values))
+        # JSON has no tuples.
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
-        try:
-            return cls(**{**values, **lists})
-        except TypeError as error:
-            raise _spec_error("spec", "a complete spec", str(error)) from error
+        return cls(**plain)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and value == value.strip() != ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _spec_error(field: str, wanted: str, got: object) -> DTwinInputError:
@@ -156,7 +200,7 @@ def _spec_error(field: str, wanted: str, got: object) -> DTwinInputError:
         "this twin cannot be built",
         field=field,
         wanted=wanted,
-        got=repr(got),
+        got=reprlib.repr(got),
         fix="Start from a preset of dtwin_fast.spec.PRESETS",
     )
 

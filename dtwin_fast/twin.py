@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .connectome import BadSubjects, Connectomes, MissingPolicy, fill_missing
+from .connectome_checks import check_regions
 from .dispatch import isa, rollout
 from .errors import DTwinInputError
 from .hypernetwork import Layer, generate_weights, layer_sizes
 from .model_card import model_card
-from .model_files import (
-    WEIGHTS_FILE,
-    check_weights,
-    decode_safetensors,
-    read_config,
-    save_model,
-)
+from .model_files import read_config, read_weights, save_model
 from .prediction import Prediction
 from .provenance import input_digest, package_version
 from .readouts import READOUTS
-from .spec import TwinSpec
+from .spec import N_INPUTS, TwinSpec
 from .tasks import TASKS
 from .tasks.schedule import Schedule
 from .weights import RNNWeights, count_weights
@@ -55,6 +51,10 @@ class Twin:
         contrasts: task name -> names of those K rows.
         training: provenance of the training (cohort, seed, steps, losses).
         sha256: of the weights file this twin was loaded from, else "".
+
+    Raises:
+        DTwinInputError: parts that do not fit together or are not finite numbers (codes
+            ``model_content``, ``region_name``, ``region_duplicate``, ``region_count``).
     """
 
     spec: TwinSpec
@@ -70,21 +70,29 @@ class Twin:
     sha256: str = ""
 
     def __post_init__(self) -> None:
+        _check_tasks(self.spec, self.schedules, self.contrasts)
         tensors = self._tensors()
         shapes = _tensor_shapes(self.spec, self.schedules, self.contrasts)
+        if set(tensors) != set(shapes):
+            odd = sorted(set(tensors) ^ set(shapes))
+            raise _model_error("tensors", "is missing or too many", got=reprlib.repr(odd))
         for name, shape in shapes.items():
-            if tensors[name].shape != shape:
+            tensor = tensors[name]
+            if tensor.shape != shape or tensor.dtype != np.float32:
                 raise _model_error(
-                    name, "has the wrong shape", wanted=str(shape), got=str(tensors[name].shape)
+                    name,
+                    "has the wrong shape or dtype",
+                    wanted=f"{shape} float32",
+                    got=f"{tensor.shape} {tensor.dtype}",
                 )
-            if not np.isfinite(tensors[name]).all():
+            if not np.isfinite(tensor).all():
                 raise _model_error(name, "holds NaN or infinite values", wanted="finite weights")
-        if len(set(self.regions)) != self.spec.n_regions:
+        if len(check_regions(self.regions, field="regions")) != self.spec.n_regions:
             raise _model_error(
                 "regions",
                 "does not name each region once",
-                wanted=f"{self.spec.n_regions} distinct names",
-                got=f"{len(set(self.regions))} distinct names of {len(self.regions)}",
+                wanted=f"{self.spec.n_regions} names",
+                got=f"{len(self.regions)} names",
             )
         if not (self.edge_sd > 0).all():
             raise _model_error("edge_sd", "holds values that are not positive")
@@ -130,7 +138,7 @@ class Twin:
 
         Args:
             fc, missing, bad_subjects: as in :meth:`personalize`.
-            tasks: names of the tasks to run; None runs all that the twin knows.
+            tasks: names of the tasks to run, in this order; None runs all that the twin knows.
             bold: keep the BOLD series (S,V,regions); contrasts come in any case.
             backend, precision, n_threads: as in :func:`dtwin_fast.rollout`.
             progress: called with (subjects done, subjects in all).
@@ -139,7 +147,7 @@ class Twin:
             DTwinInputError: input, task or option that does not fit this twin.
             BackendUnavailableError: an explicitly named backend cannot run.
         """
-        schedules = {name: self._schedule(name) for name in tasks or self.schedules}
+        schedules = self._choose(tasks)
         connectomes = self.prepare(fc, missing=missing, bad_subjects=bad_subjects)
         n_subjects = len(connectomes)
         inputs = self._inputs(schedules)
@@ -153,8 +161,8 @@ class Twin:
             ran = result.backend
             parts.append(self._read_out(result.outputs, result.diverged, schedules, bold))
             if progress is not None:
-                progress(int(chunk[-1]) + 1, n_subjects)
-        whole = parts[0] if len(parts) == 1 else _Part.join(parts)
+                progress(chunk.stop, n_subjects)
+        whole = _Part.join(parts)
         return Prediction(
             subjects=connectomes.subjects,
             schedules=schedules,
@@ -211,6 +219,7 @@ class Twin:
         digest = save_model(Path(folder), self._tensors(), config, card)
         return Twin(**{**vars(self), "sha256": digest})
 
+    @np.errstate(over="ignore", invalid="ignore")  # `diverged` reports what overflows
     def _generate(self, connectomes: Connectomes, missing: MissingPolicy) -> RNNWeights:
         x, mean = connectomes.fisher_z(), self.edge_mean
         if self.spec.standardize:
@@ -218,17 +227,19 @@ class Twin:
         x = fill_missing(x, missing, mean)
         return RNNWeights.from_flat(generate_weights(self.layers, x), self.spec)
 
-    def _schedule(self, task: str) -> Schedule:
-        if task not in self.schedules:
+    def _choose(self, tasks: Sequence[str] | None) -> dict[str, Schedule]:
+        names = list(self.schedules) if tasks is None else tasks
+        # A plain str is a sequence of its letters.
+        if isinstance(names, str) or not names or not all(n in list(self.schedules) for n in names):
             raise DTwinInputError(
                 "task",
-                "this twin was not trained on the task",
+                "these are not tasks that this twin was trained on",
                 field="tasks",
-                wanted=" | ".join(self.schedules),
-                got=repr(task),
+                wanted=f"a list of {' | '.join(self.schedules)}",
+                got=reprlib.repr(tasks),
                 fix="Name tasks of this twin, or train one on the task",
             )
-        return self.schedules[task]
+        return {name: self.schedules[name] for name in names}
 
     def _inputs(self, schedules: dict[str, Schedule]) -> Float32:
         # One sequence per task: all of them share a subject's weights in one rollout. A
@@ -237,13 +248,15 @@ class Twin:
         longest = max(len(run) for run in runs)
         return np.stack([np.pad(run, ((0, longest - len(run)), (0, 0))) for run in runs])
 
-    def _chunks(self, n_subjects: int, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.int64]]:
+    def _chunks(self, n_subjects: int, shape: tuple[int, ...]) -> Iterator[slice]:
+        # One chunk at least, if an empty one: it gives the empty prediction its shapes.
         n_sequences, n_steps = shape
         values = count_weights(self.spec) + n_sequences * n_steps * self.spec.n_outputs
         size = max(1, CHUNK_BYTES // (4 * values))
         for start in range(0, max(n_subjects, 1), size):
-            yield np.arange(start, min(start + size, n_subjects))
+            yield slice(start, min(start + size, n_subjects))
 
+    @np.errstate(over="ignore", invalid="ignore")
     def _read_out(
         self,
         outputs: npt.NDArray[Any],
@@ -284,8 +297,7 @@ class Twin:
         return tensors
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(NamedTuple):
     """Predictions of one chunk of subjects, axes as in Prediction."""
 
     choice_prob: Float32
@@ -296,14 +308,8 @@ class _Part:
 
     @classmethod
     def join(cls, parts: Sequence[_Part]) -> _Part:
-        bold = [part.bold for part in parts if part.bold is not None]
-        return cls(
-            np.concatenate([part.choice_prob for part in parts]),
-            np.concatenate([part.rt_s for part in parts]),
-            np.concatenate(bold) if bold else None,
-            np.concatenate([part.contrasts for part in parts]),
-            np.concatenate([part.diverged for part in parts]),
-        )
+        columns = zip(*parts, strict=True)
+        return cls._make(None if c[0] is None else np.concatenate(c) for c in columns)
 
 
 def load(path: str | Path) -> Twin:
@@ -311,28 +317,21 @@ def load(path: str | Path) -> Twin:
 
     Raises:
         DTwinInputError: not a model folder, another version, a wrong SHA-256, tensors
-            that do not fit the config, NaN weights (codes ``model_*``, ``spec``).
+            that do not fit the config, NaN weights (codes ``model_*``, ``file_*``,
+            ``region_*``, ``spec``, ``cell``, ``schedule``).
     """
     folder = Path(path)
     config = read_config(folder)
     spec = TwinSpec.from_dict(_typed(config, "spec", dict))
-    schedules = {
-        str(name): Schedule.from_dict(values)
-        for name, values in _typed(config, "tasks", dict).items()
-    }
-    contrasts = {
-        str(name): tuple(map(str, names))
-        for name, names in _typed(config, "contrasts", dict).items()
-    }
-    if not schedules or set(schedules) != set(contrasts) or not set(schedules) <= set(TASKS):
-        raise _model_error(
-            "tasks", "are not tasks of this version with their contrasts", wanted=" | ".join(TASKS)
-        )
-    check_weights(folder, config.get("weights_sha256"))
-    tensors = decode_safetensors(folder / WEIGHTS_FILE, _tensor_shapes(spec, schedules, contrasts))
+    tasks, lists = _typed(config, "tasks", dict), _typed(config, "contrasts", dict)
+    schedules = {name: Schedule.from_dict(_typed(tasks, name, dict)) for name in tasks}
+    contrasts = {name: tuple(_typed(lists, name, list)) for name in lists}
+    _check_tasks(spec, schedules, contrasts)
+    sha256 = _typed(config, "weights_sha256", str)
+    tensors = read_weights(folder, _tensor_shapes(spec, schedules, contrasts), sha256)
     return Twin(
         spec=spec,
-        regions=tuple(map(str, _typed(config, "regions", list))),
+        regions=tuple(_typed(config, "regions", list)),
         layers=tuple(
             Layer(tensors[f"hyper.{i}.weight"], tensors[f"hyper.{i}.bias"])
             for i in range(len(layer_sizes(spec)))
@@ -344,8 +343,33 @@ def load(path: str | Path) -> Twin:
         projections={name: tensors[f"projection.{name}"] for name in schedules},
         contrasts=contrasts,
         training=_typed(config, "training", dict),
-        sha256=str(config["weights_sha256"]),
+        sha256=sha256,
     )
+
+
+def _check_tasks(
+    spec: TwinSpec, schedules: dict[str, Schedule], contrasts: dict[str, tuple[str, ...]]
+) -> None:
+    if not schedules or set(schedules) != set(contrasts) or not set(schedules) <= set(TASKS):
+        raise _model_error(
+            "tasks", "are not tasks of this version with their contrasts", wanted=" | ".join(TASKS)
+        )
+    if not all(isinstance(c, str) and c for names in contrasts.values() for c in names):
+        raise _model_error("contrasts", "holds more than names")
+    for name, schedule in schedules.items():
+        fits = (
+            schedule.task == name
+            and schedule.stimulus.shape[1] == spec.n_inputs - 1 == N_INPUTS - 1
+            and schedule.correct.max() < spec.n_actions == len(TASKS[name].action_names)
+            and schedule.response_windows(spec.dt_s).max() <= schedule.n_steps(spec.dt_s)
+        )
+        if not fits:
+            raise _model_error(
+                f"tasks.{name}",
+                "has other inputs, actions or response windows than the task and the network",
+                wanted=f"{N_INPUTS} inputs, {len(TASKS[name].action_names)} actions, "
+                "windows within the run",
+            )
 
 
 def _tensor_shapes(
@@ -367,7 +391,7 @@ def _tensor_shapes(
 def _typed(config: dict[str, Any], key: str, kind: type) -> Any:
     if not isinstance(config.get(key), kind):
         raise _model_error(
-            key, "is missing or ill-typed", wanted=kind.__name__, got=repr(config.get(key))[:80]
+            key, "is missing or ill-typed", wanted=kind.__name__, got=reprlib.repr(config.get(key))
         )
     return config[key]
 

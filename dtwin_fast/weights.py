@@ -106,8 +106,24 @@ class RNNWeights:
         return int(self.w_out.shape[1])
 
     def select(self, subjects: Sequence[int] | slice | npt.NDArray[Any]) -> RNNWeights:
-        """The weights of some subjects (views for a slice, copies for a list)."""
-        return RNNWeights(self.cell, *(getattr(self, name)[subjects] for name in WEIGHT_NAMES))
+        """The weights of some subjects (views for a slice, copies for a list).
+
+        Raises:
+            DTwinInputError: no such subject (code ``subject_index``), or one number in
+                place of a list (code ``shape``).
+        """
+        try:
+            parts = [getattr(self, name)[subjects] for name in WEIGHT_NAMES]
+        except IndexError as error:
+            raise DTwinInputError(
+                "subject_index",
+                "there is no such subject",
+                field="subjects",
+                wanted=f"positions in 0..{self.n_subjects - 1} or a mask of {self.n_subjects}",
+                got=str(error),
+                fix="Take positions on the first axis of the weights",
+            ) from error
+        return RNNWeights(self.cell, *parts)
 
     def to_flat(self) -> FloatArray:
         """(S, P): each subject's weights in flat order."""
@@ -139,25 +155,34 @@ def as_float(array: Any, field: str) -> FloatArray:
     """Native float32 or float64 array; other real numbers become float32 by a copy.
 
     Raises:
-        DTwinInputError: complex, boolean, object or text arrays (code ``dtype``).
+        DTwinInputError: ragged lists, complex, boolean, object, text or long double
+            arrays (code ``dtype``).
     """
-    array = np.asarray(array)
-    if array.dtype.kind not in "fiu":
-        raise DTwinInputError(
-            "dtype",
-            "this array does not hold real numbers",
-            field=field,
-            wanted="float32 or float64",
-            got=str(array.dtype),
-            fix="Convert it with array.astype('float32') after checking what it holds",
-        )
-    if array.dtype.kind == "f" and array.dtype.itemsize == 8:
-        return array.astype(np.float64, copy=False)
-    return array.astype(np.float32, copy=False)
+    try:
+        numbers: npt.NDArray[Any] = np.asarray(array)
+    except (ValueError, TypeError, RuntimeError) as error:
+        # Ragged lists, and tensors of other libraries that refuse to become arrays.
+        raise _dtype_error(field, str(error)) from error
+    if numbers.dtype.kind not in "fiu" or numbers.dtype.itemsize > 8:
+        raise _dtype_error(field, str(numbers.dtype))
+    if numbers.dtype.kind == "f" and numbers.dtype.itemsize == 8:
+        return numbers.astype(np.float64, copy=False)
+    return numbers.astype(np.float32, copy=False)
+
+
+def _dtype_error(field: str, got: str) -> DTwinInputError:
+    return DTwinInputError(
+        "dtype",
+        "this is not an array of real numbers",
+        field=field,
+        wanted="float32 or float64",
+        got=got,
+        fix="Convert it with np.asarray(..., dtype='float32') after checking what it holds",
+    )
 
 
 def _cell_gates(cell: str) -> int:
-    if cell not in CELLS:
+    if not isinstance(cell, str) or cell not in CELLS:
         raise DTwinInputError(
             "cell",
             "there is no such cell",

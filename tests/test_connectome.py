@@ -16,10 +16,10 @@ from dtwin_fast.connectome import (
     Connectomes,
     fill_missing,
     matrices,
-    n_regions_of,
     stack,
     vectorise,
 )
+from dtwin_fast.connectome_checks import n_regions_of
 from dtwin_fast.errors import DTwinInputError
 
 NAMES = tuple(f"R{i}" for i in range(9))
@@ -350,3 +350,13 @@ def test_inconsistent_parts_are_refused() -> None:
             missing=np.zeros((1, 3), np.bool_),
             flags=((),),
         )
+
+
+def test_as_many_subjects_as_edges_are_told_from_a_matrix_by_the_names():
+    edges = np.random.default_rng(0).uniform(-0.5, 0.5, (15, 15))
+    found = Connectomes.from_arrays(edges, regions=[f"r{i}" for i in range(6)])
+    assert (found.n_subjects, found.n_regions) == (15, 6)
+    np.testing.assert_array_equal(found.edges, edges.astype(np.float32))
+    with pytest.raises(DTwinInputError) as caught:
+        Connectomes.from_arrays(edges)
+    assert caught.value.code == "diagonal"

@@ -244,6 +244,64 @@ def test_names_come_as_a_list_or_as_a_table(kind: str, tmp_path: Path) -> None:
     assert (made.regions, made.subjects) == (NAMES, ("anna", "bert"))
 
 
+CHOICE = "row,label,Area name,id,id\n" + "".join(
+    f"{i},left,{name},x,y\n" for i, name in enumerate(NAMES)
+)
+
+
+@pytest.mark.parametrize("field", ["regions", "subjects"])
+def test_a_column_is_chosen_after_a_colon(field: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "cohort.npy", np.stack([np.corrcoef(series(i).T) for i in range(R)]))
+    (tmp_path / "r.csv").write_text(CHOICE)
+    options: Any = {field: f"{tmp_path / 'r.csv'}:Area name"}
+    made = read_connectomes(tmp_path / "cohort.npy", **options)
+    assert getattr(made, field) == NAMES
+
+
+def test_the_title_of_the_only_column_is_no_name(tmp_path: Path) -> None:
+    np.save(tmp_path / "sub-1.npy", np.corrcoef(series().T))
+    source = table(tmp_path / "r.txt", ["atlas"], [[name] for name in NAMES])
+    assert read_connectomes(tmp_path / "sub-1.npy", regions=f"{source}:atlas").regions == NAMES
+
+
+def test_a_file_whose_own_name_has_the_colon_is_taken_whole(tmp_path: Path) -> None:
+    np.save(tmp_path / "sub-1.npy", np.corrcoef(series().T))
+    (tmp_path / "r.csv").write_text(CHOICE)
+    whole = table(tmp_path / "r.csv:row", [], [[name] for name in NAMES])
+    assert read_connectomes(tmp_path / "sub-1.npy", regions=whole).regions == NAMES
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "fix"),
+    [
+        ("r.csv", "region_duplicate", "or choose another column as r.csv:COLUMN"),
+        ("r.csv:label", "region_duplicate", "or choose another column as r.csv:COLUMN"),
+        ("r.csv:area name", "names_column", "Choose a column as r.csv:COLUMN"),
+        ("r.csv:id", "names_column", "Choose a column as r.csv:COLUMN"),
+        ("r.csv:", "names_column", "Choose a column as r.csv:COLUMN"),
+        ("untitled.csv", "names_column", "Choose a column as untitled.csv:COLUMN"),
+        ("absent.csv:label", "file_missing", "Check the path"),
+    ],
+    ids=[
+        "repeats",
+        "chosen repeats",
+        "other case",
+        "title twice",
+        "no title",
+        "no usual title",
+        "no such file",
+    ],
+)
+def test_names_that_cannot_be_taken(source: str, code: str, fix: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "sub-1.npy", np.corrcoef(series().T))
+    (tmp_path / "r.csv").write_text(CHOICE)
+    (tmp_path / "untitled.csv").write_text("row,x\n1,2\n")
+    with pytest.raises(DTwinInputError) as caught:
+        read_connectomes(tmp_path / "sub-1.npy", regions=str(tmp_path / source))
+    assert caught.value.code == code
+    assert fix in caught.value.fix
+
+
 @pytest.mark.parametrize("key", ["fc", "edges", "connectomes", "anything"])
 def test_npz_keys(key: str, tmp_path: Path) -> None:
     fc = np.stack([np.corrcoef(series(i).T) for i in range(2)])
@@ -457,7 +515,7 @@ def test_importing_the_readers_needs_numpy_alone() -> None:
 def test_folder_beyond_the_limit_is_refused_after_its_first_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dtwin_fast.connectome.MAX_COHORT_BYTES", 4 * 15 * 4 - 1)
+    monkeypatch.setattr("dtwin_fast.connectome_checks.MAX_COHORT_BYTES", 4 * 15 * 4 - 1)
     with pytest.raises(DTwinInputError, match=r"\[too_large\].*240 bytes"):
         read_connectomes(bids_folder(tmp_path))
 

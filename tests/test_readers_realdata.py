@@ -101,8 +101,19 @@ def test_pain_connectomes_have_eight_people_with_a_missing_region(shared_data: P
 
 def test_pain_region_names_repeat_and_are_refused(shared_data: Path) -> None:
     folder = shared_data / "rest-fc-pain3site"
-    with pytest.raises(DTwinInputError, match=r"\[region_duplicate\].*L_IPlob"):
+    with pytest.raises(DTwinInputError, match=r"\[region_duplicate\].*L_IPlob.*regions.csv:COLUMN"):
         read_connectomes(folder / "fc_triu.npy", regions=folder / "regions.csv")
+
+
+def test_pain_regions_are_named_by_a_column_without_repeats(shared_data: Path) -> None:
+    folder = shared_data / "rest-fc-pain3site"
+    made = read_connectomes(
+        folder / "fc_triu.npy",
+        regions=f"{folder / 'regions.csv'}:column",
+        subjects=folder / "subjects.csv",
+    )
+    assert made.regions == tuple(str(number) for number in range(123))
+    assert made.subjects == tuple(row["subject"] for row in rows(folder / "subjects.csv"))
 
 
 @pytest.mark.parametrize("person", ["bochum-01", "essen-01"])

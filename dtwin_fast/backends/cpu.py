@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import _core
+from .._core import CELLS, build_info
+from .._core import rollout as core_rollout
 from ..weights import WEIGHT_NAMES, FloatArray
 from .interface import Problem, Solution
 
 
 def supports(cell: str, precision: str) -> str | None:
     """None when :func:`rollout` can run this, otherwise the reason why not."""
-    if cell not in _core.CELLS:
-        return f"the engine has no {cell} cell, only {', '.join(_core.CELLS)}"
+    if cell not in CELLS:
+        return f"the engine has no {cell} cell, only {', '.join(CELLS)}"
     if precision == "bfloat16":
         return "the engine computes in float32 and float64 only"
     return None
@@ -25,7 +26,7 @@ def supports_vjp(cell: str, precision: str) -> str | None:
 
 def isa() -> str:
     """The instruction set of the engine's time loop."""
-    return str(_core.build_info()["isa"])
+    return str(build_info()["isa"])
 
 
 def rollout(problem: Problem, *, return_states: bool, n_threads: int) -> Solution:
@@ -44,7 +45,7 @@ def rollout(problem: Problem, *, return_states: bool, n_threads: int) -> Solutio
     h_final = np.empty(problem.state_shape, dtype)
     c_final = np.empty(problem.state_shape, dtype) if weights.cell == "lstm" else None
     diverged = np.empty(n_subjects, np.bool_)
-    _core.rollout(
+    core_rollout(
         cell=weights.cell,
         **{name: _laid_out(getattr(weights, name), 1) for name in WEIGHT_NAMES},
         inputs=_laid_out(problem.inputs, 1 if is_shared else 2),

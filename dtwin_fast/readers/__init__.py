@@ -12,15 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..connectome import (
-    BadSubjects,
-    Connectomes,
-    check_choice,
-    check_cohort_size,
-    check_regions,
-    check_subjects,
-    stack,
-)
+from ..connectome import BadSubjects, Connectomes, stack
+from ..connectome_checks import check_choice, check_cohort_size, check_regions, check_subjects
 from ..errors import DTwinInputError
 from .arrays import read_npy, read_npz
 from .cifti import read_pconn, read_ptseries
@@ -84,8 +77,9 @@ def read_connectomes(
             subjects are named ``sub-<id>``, with session, task and run where that is not unique.
         regions: names, or a table with a column name, label, parcel, region or regions.
             They name the rows of sources without names, and reorder (by name) the others.
+            ``PATH:COLUMN`` takes them from another column of a table.
         subjects: names in file order, or a table with a column subject, participant_id
-            or id.
+            or id, or ``PATH:COLUMN``.
         atlas: (label image, table of label numbers and names), for 4-D NIfTI.
         is_fisher_z: the file holds Fisher z (connectomes made here from time series are
             Pearson r).
@@ -203,7 +197,7 @@ def _names_from(
     names: Sequence[str] | str | os.PathLike[str] | None, field: str, columns: tuple[str, ...]
 ) -> Sequence[str] | None:
     if isinstance(names, (str, os.PathLike)):
-        return read_names(_as_path(names, field), columns)
+        return read_names(_as_path(names, field), columns, field)
     return names
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..connectome import Connectomes, check_regions
+from ..connectome import Connectomes
+from ..connectome_checks import check_regions
 from ..errors import DTwinInputError, MissingExtraError
 from .nifti_header import read_header
 from .request import Request, parsing, subject_of
@@ -106,7 +107,7 @@ def _read_label_table(path: Path) -> tuple[npt.NDArray[np.int64], tuple[str, ...
             path, "atlas", "no column holds label numbers", " or ".join(LABEL_COLUMNS), columns
         )
     titles = tuple(name for name in REGION_COLUMNS if name != lower[label_column])
-    name_column = column_index(path, columns, titles)
+    name_column = column_index(path, columns, titles, fix="Give the names one of these titles")
     pairs = [(int(row[label_column][:12]), row[name_column]) for row in rows]
     pairs = [(value, name) for value, name in pairs if value != 0]  # 0 is the background
     values = np.array([value for value, _ in pairs], np.int64)

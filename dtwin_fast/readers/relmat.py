@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..connectome import MAX_REGIONS, Connectomes
+from ..connectome import Connectomes
+from ..connectome_checks import MAX_REGIONS
 from ..errors import DTwinInputError
 from .request import Request, subject_of
 from .tables import read_number_table

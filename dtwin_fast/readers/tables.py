@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -10,6 +11,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from ..connectome_checks import check_regions, check_subjects
 from ..errors import DTwinInputError
 from ..files import check_regular_file
 from .request import parsing
@@ -92,18 +94,50 @@ def read_number_table(path: Path) -> tuple[list[str], list[str], npt.NDArray[np.
     return columns[1:] if is_named else columns, names, np.stack(body)
 
 
-def read_names(path: Path, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """Names from the first of the ``wanted`` columns, or from a table of one column.
+def read_names(
+    source: str | os.PathLike[str], wanted: tuple[str, ...], field: str
+) -> tuple[str, ...]:
+    """Checked names from a table.
+
+    Args:
+        source: a table whose names are in the first of the ``wanted`` columns, or which
+            has one column; or ``PATH:COLUMN``, the column's title as the table has it.
+        wanted: titles in lower case.
+        field: ``"regions"`` or ``"subjects"``.
 
     Raises:
-        DTwinInputError: as :func:`read_rows`; no such column (``names_column``).
+        DTwinInputError: as :func:`read_rows`; no such column (``names_column``); what
+            ``check_regions`` or ``check_subjects`` refuses.
     """
+    path, title = _split_column(source)
     columns, rows = read_text_table(path)
-    if len(columns) == 1:
-        is_title = columns[0].lower() in wanted
-        return tuple(name for row in (rows if is_title else [columns, *rows]) for name in row)
-    index = column_index(path, columns, wanted)
-    return tuple(row[index] for row in rows)
+    choice = f"as {path.name}:COLUMN"
+    if title is not None:
+        if columns.count(title) != 1:
+            raise _column_error(path, columns, f"one column {title!r}", f"Choose a column {choice}")
+        index = columns.index(title)
+    elif len(columns) == 1:
+        index = 0
+        if columns[0].lower() not in wanted:
+            rows = [columns, *rows]
+    else:
+        index = column_index(path, columns, wanted, fix=f"Choose a column {choice}")
+    check = check_regions if field == "regions" else check_subjects
+    try:
+        return check([row[index] for row in rows], field=field)
+    except DTwinInputError as error:
+        error.fix += f", or choose another column {choice}"
+        raise
+
+
+def _split_column(source: str | os.PathLike[str]) -> tuple[Path, str | None]:
+    """The parts of ``PATH:COLUMN``; a file whose own name has the colon is taken whole."""
+    text = os.fspath(source)
+    path, colon, title = text.rpartition(":")
+    # os.path answers where Path would raise on names that the system refuses.
+    if colon and not os.path.exists(text) and os.path.isfile(path):  # noqa: PTH110, PTH113
+        return Path(path), title
+    return Path(text), None
 
 
 def read_text_table(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -123,18 +157,23 @@ def read_text_table(path: Path) -> tuple[list[str], list[list[str]]]:
     return rows[0], rows[1:]
 
 
-def column_index(path: Path, columns: list[str], wanted: tuple[str, ...]) -> int:
+def column_index(path: Path, columns: list[str], wanted: tuple[str, ...], *, fix: str) -> int:
     """Position of the first of the ``wanted`` columns (code ``names_column`` if none)."""
     lower = [column.lower() for column in columns]
     for name in wanted:
         if name in lower:
             return lower.index(name)
-    raise _table_error(
-        path,
+    raise _column_error(path, columns, " or ".join(wanted), fix)
+
+
+def _column_error(path: Path, columns: list[str], wanted: str, fix: str) -> DTwinInputError:
+    return DTwinInputError(
         "names_column",
         "no column holds the names",
-        ", ".join(columns)[:200],
-        " or ".join(wanted),
+        field=path.name,
+        wanted=wanted,
+        got=", ".join(columns)[:200],
+        fix=fix,
     )
 
 

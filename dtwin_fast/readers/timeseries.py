@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..connectome import MAX_REGIONS, Connectomes
+from ..connectome import Connectomes
+from ..connectome_checks import MAX_REGIONS
 from ..errors import DTwinInputError, MissingExtraError
 from .request import Request, subject_of
 from .tables import read_number_table
@@ -87,7 +88,7 @@ def read_timeseries(path: Path, request: Request) -> Connectomes:
 def _pearson(series: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     try:
         from nilearn.connectome import ConnectivityMeasure
-        from sklearn.covariance import EmpiricalCovariance  # type: ignore[import-untyped]
+        from sklearn.covariance import EmpiricalCovariance
     except ImportError as error:
         raise MissingExtraError("nilearn", "neuro", "computing connectomes") from error
     measure = ConnectivityMeasure(

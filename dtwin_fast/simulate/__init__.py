@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cohort import Cohort
-from ..connectome import MAX_COHORT_BYTES, MAX_REGIONS, Connectomes
+from ..connectome import Connectomes
+from ..connectome_checks import MAX_COHORT_BYTES, MAX_REGIONS
 from ..errors import DTwinInputError
 from ..spec import BOLD_REGIONS_20, TR_S, n_edges
 from .population import draw_people, draw_population

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..connectome import MAX_COHORT_BYTES, Connectomes
+from ..connectome import Connectomes
+from ..connectome_checks import MAX_COHORT_BYTES
 from ..dispatch import rollout
 from ..errors import DTwinInputError
 from ..spec import PRESETS, TwinSpec

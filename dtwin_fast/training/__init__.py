@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from .fit import TrainConfig, TrainStep, fit
-from .initialise import INITIALISERS
-from .network import HyperNetwork
-from .segments import Segments, cut_segments
+from ..errors import MissingExtraError
+
+try:
+    from .fit import TrainConfig, TrainStep, fit
+    from .initialise import INITIALISERS
+    from .network import HyperNetwork
+    from .segments import Segments, cut_segments
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise MissingExtraError("torch", "torch", "Training") from error
 
 __all__ = [
     "INITIALISERS",

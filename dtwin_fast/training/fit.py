@@ -32,20 +32,22 @@ class TrainConfig:
 
     Attributes:
         n_steps: optimiser steps.
-        learning_rate: peak of a one-cycle schedule for Adam.
+        learning_rate: peak of a one-cycle schedule for AdamW, at the last layer.
         n_subjects, n_segments: people and segments of each in a batch; a person's weights
             are generated once for all their segments.
         bold_weight: weight of the BOLD loss beside the action loss.
+        weight_decay: of the weight matrices, times the learning rate per step.
         max_grad_norm: gradients are clipped to this norm.
         init: a key of ``dtwin_fast.training.INITIALISERS``.
         seed: of the initialisation, the batches and dropout.
     """
 
-    n_steps: int = 600
+    n_steps: int = 900
     learning_rate: float = 3e-3
-    n_subjects: int = 24
-    n_segments: int = 8
-    bold_weight: float = 1.0
+    n_subjects: int = 12
+    n_segments: int = 16
+    bold_weight: float = 3.0
+    weight_decay: float = 0.1
     max_grad_norm: float = 1.0
     init: str = "hyperfan"
     seed: int = 0
@@ -141,10 +143,7 @@ def _optimise(
     volumes = torch.from_numpy(segments.volume_steps)
     volumes = volumes[volumes >= segments.n_warm_up]
     scored = slice(-len(volumes), None)
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.learning_rate, total_steps=config.n_steps
-    )
+    optimiser, schedule = _optimiser(network, config)
     batches = _Batches(len(x), len(inputs), config)
     history: list[TrainStep] = []
     for step in range(1, config.n_steps + 1):
@@ -175,6 +174,24 @@ def _optimise(
         if on_step is not None:
             on_step(history[-1])
     return history
+
+
+def _optimiser(
+    network: HyperNetwork, config: TrainConfig
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    # Adam moves every weight by about the learning rate, so a layer's output moves with
+    # its fan-in: 4,950 edges would swamp 64 units. Rates go as 1 / fan_in, relative to the
+    # last layer (Yang et al. 2022, Tensor Programs V).
+    *hidden, last = network.linears()
+    groups: list[dict[str, object]] = [{"params": [layer.bias for layer in network.linears()]}]
+    rates = [config.learning_rate]
+    for layer in (*hidden, last):
+        groups.append({"params": [layer.weight], "weight_decay": config.weight_decay})
+        rates.append(config.learning_rate * last.in_features / layer.in_features)
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
+    return optimiser, torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rates, total_steps=config.n_steps
+    )
 
 
 class _Batches:

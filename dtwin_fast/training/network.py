@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from ..errors import DTwinInputError
 from ..hypernetwork import Layer, layer_sizes
 from ..spec import TwinSpec
 from ..weights import split_flat
@@ -19,10 +19,22 @@ class HyperNetwork(nn.Module):
     Args:
         spec: sizes and dropout rate.
         init: a key of ``INITIALISERS``.
+
+    Raises:
+        DTwinInputError: no such initialiser (code ``init``) or cell (code ``cell``).
     """
 
     def __init__(self, spec: TwinSpec, init: str = "hyperfan") -> None:
         super().__init__()
+        if init not in INITIALISERS:
+            raise DTwinInputError(
+                "init",
+                "there is no such initialiser",
+                field="init",
+                wanted=" | ".join(INITIALISERS),
+                got=repr(init),
+                fix="Name one of the initialisers",
+            )
         self.spec = spec
         self.dropout = nn.Dropout(spec.dropout)
         self.layers = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in layer_sizes(spec))

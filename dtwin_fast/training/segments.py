@@ -110,7 +110,8 @@ def _press_targets(
 
 def _demean(bold: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     # The level of a run says nothing about the task: offsets are a person's, not neural.
-    return bold - bold.mean(axis=1, keepdims=True)
+    change: npt.NDArray[np.float32] = bold - bold.mean(axis=1, keepdims=True)
+    return change
 
 
 def _bold_sd(cohort: Cohort) -> npt.NDArray[np.float32]:
@@ -119,7 +120,7 @@ def _bold_sd(cohort: Cohort) -> npt.NDArray[np.float32]:
         return np.ones(len(cohort.bold_regions), np.float32)
     squares = sum((run.astype(np.float64) ** 2).sum(axis=(0, 1)) for run in runs)
     count = sum(run.shape[0] * run.shape[1] for run in runs)
-    sd = np.sqrt(squares / count)
+    sd: npt.NDArray[np.float64] = np.sqrt(squares / count)
     if not (sd > 0).all():
         raise _cohort_error("bold", "regions that vary", "a region that is constant")
     return sd.astype(np.float32)

@@ -1,0 +1,86 @@
+"""What several commands need: checked numbers and an output folder that can be written."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ..errors import DTwinInputError
+
+MAX_SEED = 2**63 - 1
+
+
+def integer(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An argparse type: integers from ``least`` to ``most``."""
+    wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"an integer {wanted} is wanted, not {text[:40]!r}")
+        return value
+
+    return parse
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--seed``."""
+    parser.add_argument(
+        "--seed",
+        type=integer(0, MAX_SEED),
+        default=0,
+        metavar="N",
+        help="same seed, same result (default 0)",
+    )
+
+
+@contextlib.contextmanager
+def output_folder(folder: Path, *, may_hold: str | None = None) -> Iterator[None]:
+    """Make the folder before the work begins, and take it away again if nothing came of it.
+
+    Args:
+        folder: a new or empty folder.
+        may_hold: a file that marks a folder of an earlier run, which may be used again.
+
+    Raises:
+        DTwinInputError: there is something else in the folder (code ``out_not_empty``), or
+            it cannot be made or written (``out_unwritable``).
+    """
+    try:
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"no permission to write into {folder}")
+        occupied = any(folder.iterdir())
+    except OSError as error:
+        raise DTwinInputError(
+            "out_unwritable",
+            "this cannot be used as output folder",
+            field=str(folder),
+            wanted="a new or empty folder",
+            got=error.strerror or str(error),
+            fix="Name a folder that you may write",
+        ) from error
+    if occupied and not (may_hold and (folder / may_hold).is_file()):
+        raise DTwinInputError(
+            "out_not_empty",
+            "there is something in the output folder, and nothing is overwritten",
+            field=str(folder),
+            wanted="a new or empty folder",
+            got="files",
+            fix="Name another folder, or remove this one",
+        )
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            # Fails, rightly, when there is something in it.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise

@@ -1,0 +1,66 @@
+"""``dtwin train COHORT --out MODEL``: train a twin on a cohort folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from ..cohort_files import load_cohort
+from ..spec import PRESETS
+from .options import add_seed, integer, output_folder
+from .progress import Progress
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("cohort", type=Path, metavar="COHORT", help="a cohort folder")
+    parser.add_argument("--out", type=Path, required=True, help="a new or empty folder")
+    parser.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        default="demo",
+        help="sizes of hypernetwork and RNN (default demo); regions are the cohort's",
+    )
+    parser.add_argument("--steps", type=integer(1), metavar="N", help="optimiser steps")
+    add_seed(parser)
+    parser.add_argument("--json", action="store_true", help="print a JSON summary on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and save the model."""
+    from ..training import TrainConfig, fit
+
+    with output_folder(args.out):
+        cohort = load_cohort(args.cohort)
+        spec = replace(
+            PRESETS[args.preset],
+            n_regions=cohort.connectomes.n_regions,
+            bold_regions=cohort.bold_regions,
+            tr_s=cohort.tr_s,
+        )
+        config = TrainConfig(seed=args.seed)
+        if args.steps is not None:
+            config = replace(config, n_steps=args.steps)
+        with Progress("train", "steps") as progress:
+            twin = fit(
+                cohort,
+                spec,
+                config,
+                on_step=lambda s: progress(
+                    s.step, s.n_steps, f"action {s.action_loss:.3f}, BOLD {s.bold_loss:.3f}"
+                ),
+            )
+        twin = twin.save(args.out)
+    if args.json:
+        summary = {
+            "out": str(args.out),
+            "people": len(cohort),
+            "steps": config.n_steps,
+            "model_sha256": twin.sha256,
+        }
+        print(json.dumps(summary))
+    else:
+        print(f"{len(cohort)} people, {config.n_steps} steps -> {args.out}")
+    return 0

@@ -1,0 +1,62 @@
+"""Scores on cases worked out by hand or by scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dtwin_fast.metrics import concordance, mean_row_r, pearson, person_mean_r
+
+ROUNDING = 1e-12  # float64 sums of a few dozen terms
+
+
+def test_pearson_equals_scipy():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=40)
+    y = 0.4 * x + rng.normal(size=40)
+    assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic, abs=ROUNDING)
+
+
+def test_pearson_leaves_out_pairs_with_a_gap():
+    x = np.array([1.0, 2, 3, 4, np.nan, 6])
+    y = np.array([2.0, 1, 4, 3, 100, np.nan])
+    assert pearson(x, y) == pytest.approx(stats.pearsonr(x[:4], y[:4]).statistic, abs=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [([1.0, 1, 1, 1], [1.0, 2, 3, 4]), ([1.0, 2], [2.0, 1]), ([np.nan] * 5, [1.0] * 5)],
+    ids=["constant", "two-points", "nothing"],
+)
+def test_pearson_of_nothing_is_nan(x, y):
+    assert np.isnan(pearson(np.array(x), np.array(y)))
+
+
+def test_pearson_of_a_constant_with_rounding_noise_is_nan():
+    x = np.full(50, 0.1) + np.random.default_rng(0).choice([0, 2**-56], 50)
+    assert np.isnan(pearson(x, np.arange(50.0)))
+
+
+def test_concordance_counts_no_response_as_wrong():
+    observed = np.array([[0, 1, -1, 2], [0, 0, 0, 0]])
+    predicted = np.array([[0, 1, 1, 1], [0, 0, 0, 0]])
+    assert concordance(predicted, observed) == 0.75
+
+
+def test_person_mean_r_compares_the_same_trials():
+    # The predicted time of an unanswered trial must not enter the person's mean.
+    observed = np.array([[1.0, np.nan], [2.0, 2.0], [3.0, np.nan]])
+    predicted = np.array([[1.0, 50.0], [2.0, 2.0], [3.0, -50.0]])
+    assert person_mean_r(predicted, observed) == pytest.approx(1, abs=ROUNDING)
+
+
+def test_person_mean_r_without_any_response_of_a_person():
+    observed = np.array([[1.0, 1], [np.nan, np.nan], [2.0, 2], [4.0, 4]])
+    predicted = np.array([[1.0, 1], [7.0, 7], [2.0, 2], [4.0, 4]])
+    assert person_mean_r(predicted, observed) == pytest.approx(1, abs=ROUNDING)
+
+
+def test_mean_row_r():
+    rows = np.arange(12.0).reshape(2, 6)
+    assert mean_row_r(rows, np.stack([rows[0], -rows[1]])) == pytest.approx(0, abs=ROUNDING)

@@ -1,0 +1,269 @@
+"""Segments, losses, the hypernetwork module and fit()."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dtwin_fast import DTwinInputError
+from dtwin_fast.cohort import Cohort, TaskData
+from dtwin_fast.connectome import Connectomes
+from dtwin_fast.metrics import pearson
+from dtwin_fast.readouts import hazard
+from dtwin_fast.simulate import simulate
+from dtwin_fast.spec import PRESETS, TwinSpec
+from dtwin_fast.tasks import TASKS
+from dtwin_fast.training import HyperNetwork, TrainConfig, cut_segments, fit
+from dtwin_fast.training.losses import HEAD_LOSSES, bold_loss, hazard_loss, sigmoid_loss
+from dtwin_fast.training.segments import NOT_AT_RISK
+
+SPEC = TwinSpec("test", 20, hyper_hidden=(12,), n_hidden=10)
+QUICK = TrainConfig(n_steps=4, n_subjects=6, n_segments=4)
+
+
+@pytest.fixture(scope="module")
+def cohort() -> Cohort:
+    return simulate(16, SPEC.n_regions, seed=3).cohort
+
+
+def without_bold(cohort: Cohort, *tasks: str) -> Cohort:
+    return replace(
+        cohort,
+        tasks={
+            name: replace(data, bold=None) if name in tasks else data
+            for name, data in cohort.tasks.items()
+        },
+    )
+
+
+# --- segments ---
+
+
+def test_segments_hold_the_stretches_of_the_runs(cohort):
+    segments = cut_segments(cohort, SPEC)
+    stride = SPEC.segment_steps - segments.n_warm_up
+    run = TASKS["faces"].encode(cohort.tasks["faces"].schedule, SPEC.dt_s)
+    np.testing.assert_array_equal(segments.inputs[0], run[: SPEC.segment_steps])
+    np.testing.assert_array_equal(segments.inputs[2], run[2 * stride :][: SPEC.segment_steps])
+    assert segments.inputs.shape[1:] == (262, 9)
+    assert segments.press.shape == (16, *segments.inputs.shape[:2])
+
+
+def test_every_press_in_a_window_is_one_target(cohort):
+    spec = replace(SPEC, segment_steps=4929)  # the whole faces run, Stroop's but for its tail
+    faces = Cohort(
+        cohort.connectomes, {"faces": cohort.tasks["faces"]}, cohort.bold_regions, cohort.tr_s
+    )
+    data = faces.tasks["faces"]
+    press = cut_segments(faces, spec).press[:, 0]
+    step = np.floor((data.schedule.onset_s + data.rt_s) / spec.dt_s)
+    windows = data.schedule.response_windows(spec.dt_s)
+    inside = (data.choice >= 0) & (step >= windows[:, 0]) & (step < windows[:, 1])
+    assert (press > 0).sum() == inside.sum()
+    for s, n in zip(*np.nonzero(inside), strict=True):
+        assert press[s, int(step[s, n])] == data.choice[s, n] + 1
+        start, stop = windows[n]
+        assert (press[s, start : int(step[s, n])] == 0).all()
+        assert (press[s, int(step[s, n]) + 1 : stop] == NOT_AT_RISK).all()
+    for s, n in zip(*np.nonzero(data.choice < 0), strict=True):
+        assert (press[s, windows[n, 0] : windows[n, 1]] == 0).all()
+
+
+def test_bold_targets_are_the_volumes_of_the_segment(cohort):
+    segments = cut_segments(cohort, SPEC)
+    assert segments.bold is not None
+    bold = cohort.tasks["faces"].bold
+    assert bold is not None
+    z = (bold - bold.mean(axis=1, keepdims=True)) / segments.bold_sd
+    per_volume = 10
+    first = (SPEC.segment_steps - segments.n_warm_up) // per_volume
+    n_volumes = len(segments.volume_steps)
+    np.testing.assert_array_equal(segments.bold[:, 1], z[:, first : first + n_volumes])
+    np.testing.assert_array_equal(segments.volume_steps, np.arange(0, 262, 10))
+
+
+def test_bold_of_some_tasks_only_is_refused(cohort):
+    with pytest.raises(DTwinInputError, match="BOLD for every task or for none"):
+        cut_segments(without_bold(cohort, "stroop"), SPEC)
+
+
+def test_a_run_shorter_than_a_segment_is_refused(cohort):
+    with pytest.raises(DTwinInputError, match="6000 steps"):
+        cut_segments(cohort, replace(SPEC, segment_steps=6000))
+
+
+# --- losses ---
+
+
+def test_hazard_loss_is_the_likelihood_of_the_readout():
+    """Cross-entropy over steps at risk = -log P(c, t*), the readout's own probabilities."""
+    rng = np.random.default_rng(0)
+    actions = torch.tensor(rng.normal(-1, 1, (1, 1, 9, 3)))
+    press = torch.full((1, 1, 9), NOT_AT_RISK, dtype=torch.int8)
+    press[..., 2:6] = 0
+    press[..., 5] = 3
+    steps = slice(2, 6)
+    at_risk = 4
+    # P(action 2 at step 5) = P(by step 5) - P(by step 4).
+    upto = [
+        hazard(actions[0].numpy(), np.array([[2, stop]]), np.zeros(1), 0.08).choice_prob[0, 0, 2]
+        for stop in (6, 5)
+    ]
+    wanted = -np.log(float(upto[0]) - float(upto[1])) / at_risk
+    found = hazard_loss(actions, press).item()
+    assert steps.stop - steps.start == at_risk
+    # The readout returns float32.
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_steps_not_at_risk_have_no_gradient():
+    actions = torch.randn(2, 3, 7, 3, requires_grad=True)
+    press = torch.full((2, 3, 7), NOT_AT_RISK, dtype=torch.int8)
+    press[0, 1, 2] = 0
+    press[0, 1, 3] = 2
+    hazard_loss(actions, press).backward()
+    assert actions.grad is not None
+    touched = actions.grad.abs().sum(-1) > 0
+    assert touched.nonzero().tolist() == [[0, 1, 2], [0, 1, 3]]
+
+
+def test_sigmoid_loss_equals_torch_bce():
+    actions = torch.randn(2, 3, 5, 3)
+    press = torch.randint(-1, 4, (2, 3, 5), dtype=torch.int8)
+    target = torch.zeros(2, 3, 5, 3)
+    for where in (press > 0).nonzero():
+        target[(*where, press[tuple(where)].long() - 1)] = 1
+    wanted = torch.nn.BCELoss()(torch.sigmoid(actions), target)
+    torch.testing.assert_close(sigmoid_loss(actions, press), wanted)
+
+
+@pytest.mark.parametrize("head", HEAD_LOSSES)
+def test_gradcheck_of_the_head_losses(head):
+    actions = torch.randn(2, 1, 4, 3, dtype=torch.float64, requires_grad=True)
+    press = torch.tensor([[[0, 2, -1, -1]], [[0, 0, 0, 3]]], dtype=torch.int8)
+    assert torch.autograd.gradcheck(lambda a: HEAD_LOSSES[head](a, press), (actions,))
+
+
+def test_bold_loss_is_the_mean_square():
+    assert bold_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0])).item() == 2.5
+
+
+# --- fit ---
+
+
+def test_fit_returns_a_twin_that_predicts(cohort):
+    twin = fit(cohort, SPEC, QUICK)
+    prediction = twin.predict(cohort.connectomes)
+    assert prediction.choice_prob.shape == (16, 186, 3)
+    assert np.isfinite(prediction.rt_s).all()
+    assert len(twin.training["action_loss"]) == QUICK.n_steps
+    assert twin.training["people"] == 16
+
+
+def test_fit_is_reproducible_and_leaves_the_global_generator_alone(cohort):
+    state = torch.random.get_rng_state()
+    one, other = fit(cohort, SPEC, QUICK), fit(cohort, SPEC, QUICK)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for a, b in zip(one.layers, other.layers, strict=True):
+        np.testing.assert_array_equal(a.weight, b.weight)
+    reseeded = fit(cohort, SPEC, replace(QUICK, seed=1))
+    assert not np.array_equal(one.layers[0].weight, reseeded.layers[0].weight)
+
+
+@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, head="sigmoid", standardize=False)],
+                         ids=["hazard", "sigmoid"])  # fmt: skip
+def test_training_lowers_the_losses(cohort, spec):
+    twin = fit(cohort, spec, replace(QUICK, n_steps=60))
+    for losses in (twin.training["action_loss"], twin.training["bold_loss"]):
+        assert np.mean(losses[-10:]) < np.mean(losses[:10])
+
+
+def test_scalers_come_from_the_training_cohort(cohort):
+    twin = fit(cohort, SPEC, QUICK)
+    z = cohort.connectomes.fisher_z()
+    np.testing.assert_allclose(twin.edge_mean, z.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(twin.edge_sd, z.std(axis=0), rtol=1e-4)
+
+
+def test_behaviour_without_bold_trains(cohort):
+    twin = fit(without_bold(cohort, "faces", "stroop"), SPEC, QUICK)
+    assert set(twin.training["bold_loss"]) == {0.0}
+
+
+def test_missing_regions_train_with_the_mean_of_the_others(cohort):
+    fc = cohort.connectomes
+    square = np.triu_indices(fc.n_regions, 1)
+    edges = fc.edges.copy()
+    edges[2, (square[0] == 4) | (square[1] == 4)] = np.nan
+    gap = Connectomes.from_arrays(edges, regions=fc.regions, subjects=fc.subjects)
+    assert gap.missing[2, 4]
+    twin = fit(replace(cohort, connectomes=gap), SPEC, QUICK)
+    others = np.delete(fc.fisher_z(), 2, axis=0)
+    lost = np.isnan(edges[2])
+    np.testing.assert_allclose(twin.edge_mean[lost], others[:, lost].mean(axis=0), rtol=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(cohort):
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        fit(cohort, SPEC, replace(QUICK, n_steps=40, learning_rate=1e30, max_grad_norm=1e30))
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        (replace(SPEC, n_regions=21), "regions"),
+        (replace(SPEC, bold_regions=("LH_V1",)), "bold_regions"),
+        (replace(SPEC, tr_s=2.0), "tr_s"),
+    ],
+    ids=["regions", "bold", "tr"],
+)
+def test_a_cohort_that_does_not_fit_is_refused(cohort, spec, field):
+    with pytest.raises(DTwinInputError) as caught:
+        fit(cohort, spec, QUICK)
+    assert (caught.value.code, caught.value.field) == ("cohort", field)
+
+
+def test_one_person_is_no_cohort(cohort):
+    with pytest.raises(DTwinInputError, match="at least 2"):
+        fit(cohort.select([0]), SPEC, QUICK)
+
+
+def test_no_names_no_training(cohort):
+    unnamed = Connectomes.from_arrays(cohort.connectomes.edges)
+    with pytest.raises(DTwinInputError, match="without names"):
+        fit(replace(cohort, connectomes=unnamed), SPEC, QUICK)
+
+
+@pytest.mark.slow
+def test_a_strong_signal_of_the_connectome_reaches_unseen_people():
+    """RT that depends on one network of edges alone is predicted for held-out people."""
+    spec = replace(PRESETS["tiny"], n_regions=16, bold_regions=("LH_V1",), segment_steps=262)
+    rng = np.random.default_rng(0)
+    simulated = simulate(120, 16, seed=5, bold_regions=("LH_V1",), with_bold=False).cohort
+    score = rng.normal(size=120)
+    z = simulated.connectomes.fisher_z() * 0.2
+    z[:, :30] += 0.3 * score[:, None]
+    fc = Connectomes.from_arrays(
+        np.tanh(z), regions=simulated.connectomes.regions, subjects=simulated.connectomes.subjects
+    )
+    schedule = simulated.tasks["faces"].schedule
+    rt_s = np.clip(0.9 + 0.2 * score[:, None] + 0.1 * rng.normal(size=(120, 108)), 0.2, 1.8)
+    choice = np.broadcast_to(schedule.correct, rt_s.shape).astype(np.int8)
+    data = TaskData(schedule, choice, rt_s.astype(np.float32))
+    cohort = Cohort(fc, {"faces": data}, ("LH_V1",), 0.8)
+    twin = fit(cohort.select(range(90)), spec, TrainConfig(n_steps=250, n_segments=8))
+    unseen = cohort.select(range(90, 120))
+    predicted = twin.predict(unseen.connectomes).rt_s.mean(axis=1)
+    assert pearson(predicted, unseen.tasks["faces"].rt_s.mean(axis=1)) > 0.6
+
+
+def test_the_module_has_the_papers_layers():
+    network = HyperNetwork(PRESETS["tiny"])
+    assert [tuple(layer.weight.shape) for layer in network.linears()] == [
+        (64, 120),
+        (64, 64),
+        (16 * 9 + 16 * 16 + 2 * 16 + 7 * 16 + 7, 64),
+    ]
