@@ -50,13 +50,13 @@ $(VENV)/.tools:
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.tools $(ENGINE)
-	$(PIP) --no-build-isolation -Cbuild-dir=build -e ".[demo]"
+	$(PIP) --no-build-isolation --config-settings=build-dir=build -e ".[demo]"
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(PIP) --no-build-isolation -Cbuild-dir=build -e ".[test]"
+	$(PIP) --no-build-isolation --config-settings=build-dir=build -e ".[test]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.test
-	$(PIP) --no-build-isolation -Cbuild-dir=build -e ".[test,dev]"
+	$(PIP) --no-build-isolation --config-settings=build-dir=build -e ".[test,dev]"
 	touch $@

@@ -37,7 +37,7 @@ class TaskData:
     bold: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        trials = (len(self.choice), self.schedule.n_trials)
+        trials = (*self.choice.shape[:1], self.schedule.n_trials)
         _check_array("choice", self.choice, np.int8, trials)
         _check_array("rt_s", self.rt_s, np.float32, trials)
         if ((self.choice < -1) | (self.choice >= N_ACTIONS)).any():
@@ -106,6 +106,8 @@ class Cohort:
     def select(self, subjects: Sequence[int] | npt.NDArray[Any]) -> Cohort:
         """The cohort of some subjects."""
         index = np.asarray(subjects)
+        if index.size == 0:
+            index = index.astype(np.intp)
         return Cohort(
             self.connectomes.select(index),
             {name: data.select(index) for name, data in self.tasks.items()},

@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,12 +27,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .cohort import Cohort, TaskData
-from .connectome import Connectomes
 from .errors import DTwinInputError
 from .files import check_regular_file, write_atomic
 from .readers import read_connectomes
 from .readers.request import parsing
-from .readers.tables import read_text_table
+from .readers.tables import MAX_CELL_CHARS, read_text_table
+from .spec import MAX_TR_S
 from .tables import write_tsv
 from .tasks import TASKS
 from .tasks.schedule import Schedule
@@ -39,6 +40,10 @@ from .tasks.schedule import Schedule
 COHORT_FILE = "cohort.json"
 FORMAT = "dtwin_fast cohort"
 MAX_JSON_BYTES = 32 * 2**20
+
+# A code such as 007 is text.
+INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+NUMBER = re.compile(r"-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|-?inf")
 
 
 def save_cohort(cohort: Cohort, folder: str | Path) -> None:
@@ -57,10 +62,10 @@ def save_cohort(cohort: Cohort, folder: str | Path) -> None:
             field="connectomes",
             fix="Give regions= when making the connectomes",
         )
-    columns = {name: _cells(name, column) for name, column in sorted(cohort.participants.items())}
+    columns = {name: _cells(name, column) for name, column in cohort.participants.items()}
     # An earlier cohort in this folder ends here: its header must not describe new arrays.
     (folder / COHORT_FILE).unlink(missing_ok=True)
-    write_npy(folder / "connectomes.npy", cohort.connectomes.edges)
+    _write_npy(folder / "connectomes.npy", cohort.connectomes.edges)
     write_tsv(folder / "regions.tsv", ["name"], ([name] for name in regions))
     write_tsv(
         folder / "participants.tsv",
@@ -68,15 +73,15 @@ def save_cohort(cohort: Cohort, folder: str | Path) -> None:
         zip(cohort.connectomes.subjects, *columns.values(), strict=True),
     )
     for name, data in cohort.tasks.items():
-        write_npy(folder / f"{name}_choice.npy", data.choice)
-        write_npy(folder / f"{name}_rt_s.npy", data.rt_s)
+        _write_npy(folder / f"{name}_choice.npy", data.choice)
+        _write_npy(folder / f"{name}_rt_s.npy", data.rt_s)
         if data.bold is not None:
-            write_npy(folder / f"{name}_bold.npy", data.bold)
+            _write_npy(folder / f"{name}_bold.npy", data.bold)
     header = {
         "format": FORMAT,
         "is_fisher_z": cohort.connectomes.is_fisher_z,
         "bold_regions": list(cohort.bold_regions),
-        "tr_s": cohort.tr_s,
+        "tr_s": float(cohort.tr_s),
         "tasks": {name: data.schedule.to_dict() for name, data in cohort.tasks.items()},
         "with_bold": [name for name, data in cohort.tasks.items() if data.bold is not None],
     }
@@ -109,7 +114,7 @@ def load_cohort(folder: str | Path) -> Cohort:
     return Cohort(connectomes, tasks, header.bold_regions, header.tr_s, participants)
 
 
-def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
+def _write_npy(path: Path, array: npt.NDArray[Any]) -> None:
     """Write a .npy file atomically."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
@@ -131,32 +136,28 @@ def _read_header(path: Path) -> _Header:
         values = json.loads(path.read_bytes())
     except (ValueError, RecursionError, OSError) as error:
         raise _cohort_error(path, "this is not a JSON file", FORMAT, error) from error
-    kinds = {
-        "format": str,
-        "is_fisher_z": bool,
-        "bold_regions": list,
-        "tr_s": float,
-        "tasks": dict,
-        "with_bold": list,
-    }
-    got = {key: type(value) for key, value in values.items()} if isinstance(values, dict) else {}
-    if got != kinds or values["format"] != FORMAT:
-        found = {key: kind.__name__ for key, kind in got.items()} or type(values).__name__
-        raise _cohort_error(path, "this is not a cohort file", FORMAT, found)
-    tasks, with_bold = values["tasks"], values["with_bold"]
-    if not set(tasks) <= set(TASKS) or not all(isinstance(s, dict) for s in tasks.values()):
-        raise _cohort_error(path, "unknown tasks", " | ".join(TASKS), list(tasks))
-    for name, allowed in (("bold_regions", None), ("with_bold", tasks)):
-        entries = values[name]
-        known = all(isinstance(e, str) and (allowed is None or e in allowed) for e in entries)
-        if not known or len(set(entries)) < len(entries):
-            raise _cohort_error(path, f"{name} does not name each once", "names", entries)
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise _cohort_error(path, "this is not a cohort file", FORMAT, type(values).__name__)
+    tasks: Any = values.get("tasks")
+    tr_s: Any = values.get("tr_s")
+    if not isinstance(tasks, dict) or not set(tasks) <= set(TASKS):
+        raise _cohort_error(path, "unknown tasks", " | ".join(TASKS), tasks)
+    if not all(isinstance(schedule, dict) for schedule in tasks.values()):
+        raise _cohort_error(path, "a task has no schedule", "a schedule for each task", tasks)
+    if type(tr_s) not in (int, float) or not 0 < tr_s < MAX_TR_S:
+        raise _cohort_error(path, "the TR is not a time", f"seconds below {MAX_TR_S}", tr_s)
+    if type(values.get("is_fisher_z")) is not bool:
+        raise _cohort_error(path, "the unit is not said", "is_fisher_z true or false", "neither")
+    for name in ("bold_regions", "with_bold"):
+        entries = values.get(name)
+        if not isinstance(entries, list) or not all(isinstance(e, str) for e in entries):
+            raise _cohort_error(path, f"{name} is not a list of names", "names", entries)
     return _Header(
         {name: Schedule.from_dict(schedule) for name, schedule in tasks.items()},
         tuple(values["bold_regions"]),
-        values["tr_s"],
+        float(tr_s),
         values["is_fisher_z"],
-        tuple(with_bold),
+        tuple(values["with_bold"]),
     )
 
 
@@ -188,28 +189,33 @@ def _read_participants(path: Path) -> tuple[tuple[str, ...], dict[str, npt.NDArr
 
 
 def _cells(name: str, column: npt.NDArray[Any]) -> list[str]:
-    """A column as text that reads back to the same bits."""
-    if column.dtype.kind == "f":
-        return ["n/a" if math.isnan(value) else repr(value) for value in column.tolist()]
-    if name == "participant_id" or column.dtype.kind not in "iuU":
+    """A column as text that reads back as it was."""
+    kind, cells = column.dtype.kind, [name]
+    if kind == "f" and np.can_cast(column.dtype, np.float64):
+        cells += ["n/a" if math.isnan(value) else repr(value) for value in column.tolist()]
+    elif kind == "U" or (kind in "iu" and np.can_cast(column.dtype, np.int64)):
+        cells += [str(value) for value in column.tolist()]
+    is_plain = all(c.isprintable() and c == c.strip() and len(c) <= MAX_CELL_CHARS for c in cells)
+    if len(cells) != len(column) + 1 or not is_plain or name in ("", "participant_id"):
         raise DTwinInputError(
             "cohort",
             "a table cannot hold this column",
             field=f"participants[{name!r}]",
-            wanted="numbers or text under a title of its own",
+            wanted="numbers or short printable text under a title of its own",
             got=str(column.dtype),
             fix="Convert it with astype, or rename it",
         )
-    return [str(value) for value in column.tolist()]
+    return cells[1:]
 
 
 def _as_numbers(cells: Sequence[str]) -> npt.NDArray[Any]:
-    for parse, dtype in ((int, np.int64), (float, np.float64)):
-        missing = {"n/a": math.nan} if parse is float else {}
-        try:
-            return np.array([missing.get(cell) or parse(cell) for cell in cells], dtype)
-        except (ValueError, OverflowError):
-            continue
+    try:
+        if all(map(INTEGER.fullmatch, cells)):
+            return np.array(list(map(int, cells)), np.int64)
+    except OverflowError:
+        return np.array(cells)
+    if all(cell == "n/a" or NUMBER.fullmatch(cell) for cell in cells):
+        return np.array([math.nan if cell == "n/a" else float(cell) for cell in cells], np.float64)
     return np.array(cells)  # words, such as a site's name
 
 

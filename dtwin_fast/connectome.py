@@ -198,7 +198,7 @@ class Connectomes:
             flags=tuple(self.flags[i] for i in index),
         )
 
-    def align(self, regions: Sequence[str]) -> Connectomes:
+    def align(self, regions: Sequence[str], *, bad_subjects: BadSubjects = "raise") -> Connectomes:
         """The same subjects with edges put in the order of ``regions``, by name.
 
         Regions that are not asked for are left out and flagged
@@ -207,8 +207,10 @@ class Connectomes:
         Raises:
             DTwinInputError: no names here (``regions_unnamed``), a name that is not here
                 (``regions_missing``), or a subject left with fewer than two regions
-                (``all_missing``).
+                (``all_missing``), unless ``bad_subjects="drop"``, which lists such
+                subjects in ``rejected``.
         """
+        check_choice("bad_subjects", bad_subjects, BadSubjects)
         wanted = check_regions(regions, field="regions")
         if self.regions is None:
             raise DTwinInputError(
@@ -234,17 +236,20 @@ class Connectomes:
         positions = np.array([place[name] for name in wanted], np.intp)
         missing = self.missing[:, positions]
         present = len(wanted) - missing.sum(axis=1)
-        if (lost := np.flatnonzero(present < 2)).size:
-            raise all_missing(self.subjects[lost[0]], "connectomes")
+        errors = [all_missing(self.subjects[i], "connectomes") for i in np.flatnonzero(present < 2)]
+        if errors and bad_subjects == "raise":
+            raise errors[0]
         n_extra = self.n_regions - len(wanted)
         note = (f"extra_regions_dropped:{n_extra}",) if n_extra else ()
-        return replace(
+        aligned = replace(
             self,
             edges=self.edges[:, _edge_positions(positions, self.n_regions)],
             regions=wanted,
             missing=missing,
             flags=tuple((*flags, *note) for flags in self.flags),
+            rejected=(*self.rejected, *errors),
         )
+        return aligned.select(present >= 2) if errors else aligned
 
     def fisher_z(self) -> FloatArray:
         """(S,E) float32 Fisher z, arctanh(r) with |r| clipped to 1 - 1e-6; NaN stays NaN."""

@@ -198,7 +198,7 @@ class Twin:
     ) -> Connectomes:
         """Check connectomes and bring their regions into this twin's order."""
         if isinstance(fc, Connectomes):
-            connectomes = fc.align(self.regions)
+            connectomes = fc.align(self.regions, bad_subjects=bad_subjects)
         else:
             connectomes = Connectomes.from_arrays(
                 fc, regions=self.regions, bad_subjects=bad_subjects

@@ -127,8 +127,10 @@ class RNNWeights:
 
     def to_flat(self) -> FloatArray:
         """(S, P): each subject's weights in flat order."""
-        parts = [getattr(self, name).reshape(self.n_subjects, -1) for name in WEIGHT_NAMES]
-        return np.concatenate(parts, axis=1)
+        parts = [getattr(self, name) for name in WEIGHT_NAMES]
+        # Not reshape(S, -1): with no subjects numpy cannot tell what -1 is.
+        flat = [part.reshape(len(part), prod(part.shape[1:])) for part in parts]
+        return np.concatenate(flat, axis=1)
 
     @classmethod
     def from_flat(cls, flat: FloatArray, spec: TwinSpec) -> RNNWeights:

@@ -352,7 +352,7 @@ def test_inconsistent_parts_are_refused() -> None:
         )
 
 
-def test_as_many_subjects_as_edges_are_told_from_a_matrix_by_the_names():
+def test_as_many_subjects_as_edges_are_told_from_a_matrix_by_the_names() -> None:
     edges = np.random.default_rng(0).uniform(-0.5, 0.5, (15, 15))
     found = Connectomes.from_arrays(edges, regions=[f"r{i}" for i in range(6)])
     assert (found.n_subjects, found.n_regions) == (15, 6)
@@ -360,3 +360,16 @@ def test_as_many_subjects_as_edges_are_told_from_a_matrix_by_the_names():
     with pytest.raises(DTwinInputError) as caught:
         Connectomes.from_arrays(edges)
     assert caught.value.code == "diagonal"
+
+
+def test_align_can_drop_a_subject_who_lacks_the_wanted_regions() -> None:
+    matrices = with_missing(correlations(3, 5), 1, [3, 4])
+    names = list("abcde")
+    whole = Connectomes.from_arrays(matrices, regions=names)
+    wanted = ["d", "e", "c"]
+    with pytest.raises(DTwinInputError, match="sub-0002"):
+        whole.align(wanted)
+    kept = whole.align(wanted, bad_subjects="drop")
+    assert kept.subjects == ("sub-0001", "sub-0003")
+    assert [error.code for error in kept.rejected] == ["all_missing"]
+    np.testing.assert_array_equal(kept.edges, whole.select([0, 2]).align(wanted).edges)

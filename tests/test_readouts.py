@@ -117,3 +117,39 @@ def test_sigmoid_takes_the_highest_peak_even_when_it_saturates():
     found = sigmoid(actions, WINDOWS[:1], ONSET_S[:1], DT_S)
     np.testing.assert_allclose(found.rt_s[0, 0], 5.5 * DT_S - ONSET_S[0], atol=EXACT)
     np.testing.assert_allclose(found.choice_prob[0, 0].sum(), 1, atol=EXACT)
+
+
+@pytest.mark.parametrize("head", READOUTS)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_company_changes_no_bit(head, dtype):
+    actions = np.random.default_rng(3).normal(0, 2, (40, 20, 3)).astype(dtype)
+    whole = READOUTS[head](actions, WINDOWS, ONSET_S, DT_S)
+    for n in (1, 2, 3, 5, 13, 32, 40):
+        rows = np.random.default_rng(n).permutation(40)[:n]
+        some = READOUTS[head](actions[rows], WINDOWS, ONSET_S, DT_S)
+        assert some.choice_prob.tobytes() == whole.choice_prob[rows].tobytes()
+        assert some.rt_s.tobytes() == whole.rt_s[rows].tobytes()
+
+
+@pytest.mark.parametrize("head", READOUTS)
+def test_no_subjects(head):
+    found = READOUTS[head](np.empty((0, 20, 3), np.float32), WINDOWS, ONSET_S, DT_S)
+    assert (found.choice_prob.shape, found.rt_s.shape) == ((0, 2, 3), (0, 2))
+
+
+@pytest.mark.parametrize("level", [-1e38, -800, -100, 100, 800, 1e38])
+def test_saturated_sigmoids_still_share(level):
+    found = sigmoid(np.full((1, 20, 3), level, np.float32), WINDOWS, ONSET_S, DT_S)
+    np.testing.assert_allclose(found.choice_prob, 1 / 3, atol=EXACT)
+    assert np.isfinite(found.rt_s).all()
+
+
+@pytest.mark.parametrize("head", READOUTS)
+@pytest.mark.parametrize("value", [np.inf, -np.inf], ids=str)
+def test_infinity_warns_of_nothing_and_stays_alone(head, value):
+    actions = np.random.default_rng(4).normal(size=(3, 20, 3)).astype(np.float32)
+    wanted = READOUTS[head](actions, WINDOWS, ONSET_S, DT_S)
+    actions[1] = value
+    found = READOUTS[head](actions, WINDOWS, ONSET_S, DT_S)
+    for one, other in zip(wanted, found, strict=True):
+        np.testing.assert_array_equal(one[[0, 2]], other[[0, 2]])

@@ -11,7 +11,7 @@ from torch import nn
 from ..spec import TwinSpec
 from ..weights import spec_weight_shapes
 
-PERSONAL_SHARE = 0.02
+PERSONAL_SHARE = 0.001
 """Share of the generated weights' variance that differs between people at the start."""
 
 
@@ -27,11 +27,16 @@ def hyperfan(layers: Sequence[nn.Linear], spec: TwinSpec) -> None:
     hypernetworks): a generated weight is bias + row . h with h the last hidden layer, so
     Var = Var(bias) + fan_in(last) Var(row) E[h^2]. The total is 1 / fan_in of the MAIN
     network's matrix. The bias carries most of it, an RNN shared by everyone, and the rows
-    the rest (``PERSONAL_SHARE``), what differs between people. Recurrent units get leaks
-    of different time constants, up to the response time of the BOLD signal.
+    the rest (``PERSONAL_SHARE``), what differs between people. The layers before keep unit
+    variance for standardised edges. Recurrent units get leaks of different time constants,
+    up to the response time of the BOLD signal.
     """
-    last = layers[-1]
+    *hidden, last = layers
     second_moment = _mish_second_moment()
+    for i, layer in enumerate(hidden):
+        incoming = second_moment if i else 1.0
+        layer.weight.normal_(0, 1 / math.sqrt(layer.in_features * incoming))
+        layer.bias.zero_()
     start = 0
     for name, shape in spec_weight_shapes(spec).items():
         stop = start + math.prod(shape)
