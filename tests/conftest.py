@@ -8,12 +8,19 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from dtwin_fast.spec import PRESETS
 from dtwin_fast.tasks import TASKS
 from dtwin_fast.twin import Twin
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> None:
+    """The tests' products are tiny: torch's threads would spend the time waiting for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from dtwin_fast.training.losses import HEAD_LOSSES, bold_loss, hazard_loss, sigm
 from dtwin_fast.training.segments import NOT_AT_RISK
 
 SPEC = TwinSpec("test", 20, hyper_hidden=(12,), n_hidden=10)
-QUICK = TrainConfig(n_steps=4, n_subjects=6, n_segments=4)
+QUICK = TrainConfig(n_steps=4, batch_subjects=6, batch_segments=4)
 
 
 @pytest.fixture(scope="module")
@@ -189,8 +189,78 @@ def test_scalers_come_from_the_training_cohort(cohort):
 
 
 def test_behaviour_without_bold_trains(cohort):
-    twin = fit(without_bold(cohort, "faces", "stroop"), SPEC, QUICK)
+    spec = replace(SPEC, bold_regions=())
+    twin = fit(without_bold(cohort, "faces", "stroop"), spec, QUICK)
     assert set(twin.training["bold_loss"]) == {0.0}
+    assert twin.predict(cohort.connectomes).contrasts.shape == (16, 2, 0)
+
+
+def test_bold_outputs_without_bold_data_are_refused(cohort):
+    with pytest.raises(DTwinInputError, match="no BOLD"):
+        fit(without_bold(cohort, "faces", "stroop"), SPEC, QUICK)
+
+
+@pytest.mark.parametrize("tr_s", [0.735, 1.0, 2.5])
+def test_a_tr_between_steps_is_refused_with_a_step_that_fits(cohort, tr_s):
+    with pytest.raises(DTwinInputError, match="whole number of steps") as caught:
+        cut_segments(cohort, replace(SPEC, tr_s=tr_s))
+    dt_s = float(caught.value.fix.rsplit(" ", 1)[1])
+    assert tr_s / dt_s == pytest.approx(round(tr_s / dt_s), rel=1e-8)
+
+
+def test_segments_need_room_for_a_volume(cohort):
+    with pytest.raises(DTwinInputError, match="a warm-up and a volume"):
+        cut_segments(cohort, replace(SPEC, segment_steps=20))
+
+
+def test_a_region_nobody_has_is_refused(cohort):
+    fc = cohort.connectomes
+    rows, columns = np.triu_indices(fc.n_regions, 1)
+    edges = fc.edges.copy()
+    edges[:, (rows == 4) | (columns == 4)] = np.nan
+    gap = Connectomes.from_arrays(edges, regions=fc.regions, subjects=fc.subjects)
+    with pytest.raises(DTwinInputError, match="1 that nobody has"):
+        fit(replace(cohort, connectomes=gap), SPEC, QUICK)
+
+
+def test_an_edge_that_does_not_vary_cannot_swamp_a_new_person(cohort):
+    fc = cohort.connectomes
+    edges = fc.edges.copy()
+    edges[:, 7] = 0.25
+    flat = Connectomes.from_arrays(edges, regions=fc.regions, subjects=fc.subjects)
+    twin = fit(replace(cohort, connectomes=flat), SPEC, QUICK)
+    assert twin.edge_sd[7] == np.float32(0.05)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"n_steps": 0},
+        {"n_steps": 2.5},
+        {"seed": -1},
+        {"batch_subjects": 0},
+        {"batch_segments": True},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"max_grad_norm": "big"},
+        {"weight_decay": -1.0},
+    ],
+    ids=str,
+)
+def test_bad_training_settings_are_refused(bad):
+    with pytest.raises(DTwinInputError) as caught:
+        TrainConfig(**bad)
+    assert (caught.value.code, caught.value.field) == ("train_config", next(iter(bad)))
+
+
+def test_bad_tasks_are_found_before_the_training(cohort):
+    schedule = cohort.tasks["faces"].schedule
+    no_shapes = replace(schedule, condition=("face",) * schedule.n_trials)
+    tasks = {**cohort.tasks, "faces": replace(cohort.tasks["faces"], schedule=no_shapes)}
+    steps = []
+    with pytest.raises(DTwinInputError):
+        fit(replace(cohort, tasks=tasks), SPEC, QUICK, on_step=steps.append)
+    assert steps == []
 
 
 def test_missing_regions_train_with_the_mean_of_the_others(cohort):
@@ -207,7 +277,7 @@ def test_missing_regions_train_with_the_mean_of_the_others(cohort):
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(cohort):
-    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+    with pytest.raises(FloatingPointError, match="lower TrainConfig.learning_rate"):
         fit(cohort, SPEC, replace(QUICK, n_steps=40, learning_rate=1e30, max_grad_norm=1e30))
 
 
@@ -217,8 +287,10 @@ def test_a_loss_that_is_not_finite_stops_the_training(cohort):
         (replace(SPEC, n_regions=21), "regions"),
         (replace(SPEC, bold_regions=("LH_V1",)), "bold_regions"),
         (replace(SPEC, tr_s=2.0), "tr_s"),
+        (replace(SPEC, n_inputs=5), "n_inputs"),
+        (replace(SPEC, n_actions=4), "n_actions"),
     ],
-    ids=["regions", "bold", "tr"],
+    ids=["regions", "bold", "tr", "inputs", "actions"],
 )
 def test_a_cohort_that_does_not_fit_is_refused(cohort, spec, field):
     with pytest.raises(DTwinInputError) as caught:
@@ -240,7 +312,7 @@ def test_no_names_no_training(cohort):
 @pytest.mark.slow
 def test_a_strong_signal_of_the_connectome_reaches_unseen_people():
     """RT that depends on one network of edges alone is predicted for held-out people."""
-    spec = replace(PRESETS["tiny"], n_regions=16, bold_regions=("LH_V1",), segment_steps=262)
+    spec = replace(PRESETS["tiny"], n_regions=16, bold_regions=(), segment_steps=262)
     rng = np.random.default_rng(0)
     simulated = simulate(120, 16, seed=5, bold_regions=("LH_V1",), with_bold=False).cohort
     score = rng.normal(size=120)
@@ -254,7 +326,7 @@ def test_a_strong_signal_of_the_connectome_reaches_unseen_people():
     choice = np.broadcast_to(schedule.correct, rt_s.shape).astype(np.int8)
     data = TaskData(schedule, choice, rt_s.astype(np.float32))
     cohort = Cohort(fc, {"faces": data}, ("LH_V1",), 0.8)
-    twin = fit(cohort.select(range(90)), spec, TrainConfig(n_steps=250, n_segments=8))
+    twin = fit(cohort.select(range(90)), spec, TrainConfig(n_steps=250, batch_segments=8))
     unseen = cohort.select(range(90, 120))
     predicted = twin.predict(unseen.connectomes).rt_s.mean(axis=1)
     assert pearson(predicted, unseen.tasks["faces"].rt_s.mean(axis=1)) > 0.6

@@ -7,8 +7,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from ..cohort import Cohort
 from ..cohort_files import load_cohort
-from ..spec import PRESETS
+from ..spec import PRESETS, TwinSpec
 from .options import add_seed, integer, output_folder
 from .progress import Progress
 
@@ -34,12 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     with output_folder(args.out):
         cohort = load_cohort(args.cohort)
-        spec = replace(
-            PRESETS[args.preset],
-            n_regions=cohort.connectomes.n_regions,
-            bold_regions=cohort.bold_regions,
-            tr_s=cohort.tr_s,
-        )
+        spec = _fit_spec(args.preset, cohort)
         config = TrainConfig(seed=args.seed)
         if args.steps is not None:
             config = replace(config, n_steps=args.steps)
@@ -64,3 +60,20 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{len(cohort)} people, {config.n_steps} steps -> {args.out}")
     return 0
+
+
+def _fit_spec(preset: str, cohort: Cohort) -> TwinSpec:
+    """The preset with the cohort's regions and TR, under a name of its own if that differs."""
+    base = PRESETS[preset]
+    has_bold = any(data.bold is not None for data in cohort.tasks.values())
+    spec = replace(
+        base,
+        n_regions=cohort.connectomes.n_regions,
+        bold_regions=cohort.bold_regions if has_bold else (),
+        tr_s=cohort.tr_s,
+        # The nearest step that divides the TR: BOLD targets lie on the grid of steps.
+        dt_s=base.dt_s
+        if cohort.tr_s == base.tr_s
+        else cohort.tr_s / max(1, round(cohort.tr_s / base.dt_s)),
+    )
+    return spec if spec == base else replace(spec, name=f"{preset}-r{spec.n_regions}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from ..cohort import Cohort
 from ..errors import DTwinInputError
 from ..provenance import input_digest, package_version
 from ..reference import rollout
-from ..spec import TwinSpec
+from ..spec import N_ACTIONS, N_INPUTS, TwinSpec
 from ..tasks import TASKS
 from ..tasks.design import contrast_projection
 from ..twin import Twin
@@ -22,8 +23,9 @@ from .losses import HEAD_LOSSES, bold_loss
 from .network import HyperNetwork
 from .segments import Segments, cut_segments
 
-MIN_EDGE_SD = 1e-3
-"""Edges that hardly vary in the training cohort are not blown up beyond this."""
+MIN_EDGE_SD = 0.05
+"""Smallest SD an edge is divided by, in Fisher z: half the sampling SD of a six-minute scan.
+An edge that hardly varies in the training cohort would swamp the others in a new person."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class TrainConfig:
     Attributes:
         n_steps: optimiser steps.
         learning_rate: peak of a one-cycle schedule for AdamW, at the last layer.
-        n_subjects, n_segments: people and segments of each in a batch; a person's weights
-            are generated once for all their segments.
+        batch_subjects, batch_segments: people and segments of each in a batch; a person's
+            weights are generated once for all their segments.
         bold_weight: weight of the BOLD loss beside the action loss.
         weight_decay: of the weight matrices, times the learning rate per step.
         max_grad_norm: gradients are clipped to this norm.
@@ -44,13 +46,25 @@ class TrainConfig:
 
     n_steps: int = 900
     learning_rate: float = 3e-3
-    n_subjects: int = 12
-    n_segments: int = 16
+    batch_subjects: int = 12
+    batch_segments: int = 16
     bold_weight: float = 3.0
     weight_decay: float = 0.1
     max_grad_norm: float = 1.0
     init: str = "hyperfan"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"n_steps": 1, "batch_subjects": 1, "batch_segments": 1, "seed": 0}
+        for name, smallest in least.items():
+            if type(getattr(self, name)) is not int or getattr(self, name) < smallest:
+                raise _config_error(name, f"an integer of at least {smallest}", getattr(self, name))
+        for name in ("learning_rate", "max_grad_norm", "bold_weight", "weight_decay"):
+            value = getattr(self, name)
+            zero_is_fine = name in ("bold_weight", "weight_decay")
+            is_number = isinstance(value, int | float)
+            if not is_number or not (0 < value < math.inf or (zero_is_fine and value == 0)):
+                raise _config_error(name, "a positive number", value)
 
 
 @dataclass(frozen=True)
@@ -89,34 +103,21 @@ def fit(
     config = config or TrainConfig()
     _check(cohort, spec)
     segments = cut_segments(cohort, spec)
-    z = cohort.connectomes.fisher_z()
+    z = cohort.connectomes.fisher_z().astype(np.float32)
     edge_mean = np.nanmean(z, axis=0)
-    edge_sd = np.maximum(np.nanstd(z, axis=0), MIN_EDGE_SD)
+    edge_sd = np.maximum(np.nanstd(z, axis=0), np.float32(MIN_EDGE_SD))
     z = np.where(np.isnan(z), edge_mean, z)
     x = torch.from_numpy((z - edge_mean) / edge_sd if spec.standardize else z)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = HyperNetwork(spec, config.init)
+        # The twin is made, and so checked, before the time is spent on training it.
+        untrained = _twin(network, cohort, segments, edge_mean, edge_sd)
         history = _optimise(network, x, segments, config, on_step)
-
-    contrasts = {name: TASKS[name].contrasts for name in cohort.tasks}
-    schedules = {name: data.schedule for name, data in cohort.tasks.items()}
-    return Twin(
-        spec=spec,
-        regions=cohort.connectomes.regions or (),
+    return replace(
+        untrained,
         layers=network.numpy_layers(),
-        edge_mean=edge_mean.astype(np.float32),
-        edge_sd=edge_sd.astype(np.float32),
-        bold_sd=segments.bold_sd,
-        schedules=schedules,
-        projections={
-            name: contrast_projection(
-                schedules[name], contrasts[name], tr_s=spec.tr_s, dt_s=spec.dt_s
-            )
-            for name in schedules
-        },
-        contrasts={name: tuple(contrasts[name]) for name in schedules},
         training={
             **asdict(config),
             "people": len(cohort),
@@ -126,6 +127,34 @@ def fit(
             "action_loss": [round(step.action_loss, 6) for step in history],
             "bold_loss": [round(step.bold_loss, 6) for step in history],
         },
+    )
+
+
+def _twin(
+    network: HyperNetwork,
+    cohort: Cohort,
+    segments: Segments,
+    edge_mean: npt.NDArray[np.float32],
+    edge_sd: npt.NDArray[np.float32],
+) -> Twin:
+    spec = network.spec
+    contrasts = {name: TASKS[name].contrasts for name in cohort.tasks}
+    schedules = {name: data.schedule for name, data in cohort.tasks.items()}
+    return Twin(
+        spec=spec,
+        regions=cohort.connectomes.regions or (),
+        layers=network.numpy_layers(),
+        edge_mean=edge_mean,
+        edge_sd=edge_sd,
+        bold_sd=segments.bold_sd,
+        schedules=schedules,
+        projections={
+            name: contrast_projection(
+                schedules[name], contrasts[name], tr_s=spec.tr_s, dt_s=spec.dt_s
+            )
+            for name in schedules
+        },
+        contrasts={name: tuple(contrasts[name]) for name in schedules},
     )
 
 
@@ -162,8 +191,8 @@ def _optimise(
             loss = action_loss + config.bold_weight * series_loss
         if not torch.isfinite(loss):
             raise FloatingPointError(
-                f"the loss is {loss.item()} at step {step}; lower the learning rate "
-                f"({config.learning_rate})"
+                f"the loss is {loss.item()} at step {step}; lower TrainConfig.learning_rate "
+                f"({config.learning_rate}), or look for extreme values in the cohort"
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -201,7 +230,7 @@ class _Batches:
         self._rng = np.random.default_rng(config.seed)
         self._n_people = n_people
         self._n_segments = n_segments
-        self._size = (min(config.n_subjects, n_people), min(config.n_segments, n_segments))
+        self._size = (min(config.batch_subjects, n_people), min(config.batch_segments, n_segments))
         self._queue = np.empty(0, np.int64)
 
     def draw(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -213,29 +242,49 @@ class _Batches:
 
 
 def _check(cohort: Cohort, spec: TwinSpec) -> None:
-    wanted = {
-        "people": ("at least 2", len(cohort), len(cohort) >= 2),
-        "regions": (
+    fc = cohort.connectomes
+    has_bold = any(data.bold is not None for data in cohort.tasks.values())
+    bold_regions = cohort.bold_regions if has_bold else ()
+    nobody = int(fc.missing.all(axis=0).sum())
+    named = f"{fc.n_regions}" + ("" if fc.regions else " without names")
+    checks = [
+        ("people", "at least 2", len(cohort), len(cohort) >= 2),
+        (
+            "regions",
             f"{spec.n_regions} named regions",
-            f"{cohort.connectomes.n_regions}"
-            + ("" if cohort.connectomes.regions else " without names"),
-            cohort.connectomes.n_regions == spec.n_regions and bool(cohort.connectomes.regions),
+            named,
+            fc.n_regions == spec.n_regions and bool(fc.regions),
         ),
-        "bold_regions": (
-            ", ".join(spec.bold_regions),
-            ", ".join(cohort.bold_regions),
-            spec.bold_regions == cohort.bold_regions,
+        ("regions", "regions that somebody has", f"{nobody} that nobody has", nobody == 0),
+        (
+            "bold_regions",
+            ", ".join(spec.bold_regions) or "none",
+            ", ".join(bold_regions) or "no BOLD",
+            spec.bold_regions == bold_regions,
         ),
-        "tr_s": (spec.tr_s, cohort.tr_s, spec.tr_s == cohort.tr_s),
-        "tasks": ("at least one", len(cohort.tasks), len(cohort.tasks) > 0),
-    }
-    for field, (want, got, good) in wanted.items():
+        ("tr_s", spec.tr_s, cohort.tr_s, spec.tr_s == cohort.tr_s),
+        ("n_inputs", N_INPUTS, spec.n_inputs, spec.n_inputs == N_INPUTS),
+        ("n_actions", N_ACTIONS, spec.n_actions, spec.n_actions == N_ACTIONS),
+        ("tasks", "at least one", len(cohort.tasks), len(cohort.tasks) > 0),
+    ]
+    for field, wanted, got, good in checks:
         if not good:
             raise DTwinInputError(
                 "cohort",
                 "this cohort does not fit the spec of the twin",
                 field=field,
-                wanted=str(want),
+                wanted=str(wanted),
                 got=str(got),
                 fix="Take a preset with these sizes, or replace its fields (dataclasses.replace)",
             )
+
+
+def _config_error(field: str, wanted: str, got: object) -> DTwinInputError:
+    return DTwinInputError(
+        "train_config",
+        "training cannot be done like this",
+        field=field,
+        wanted=wanted,
+        got=repr(got),
+        fix="Start from TrainConfig(), which has working values",
+    )

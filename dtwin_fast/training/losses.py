@@ -45,5 +45,5 @@ HEAD_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def bold_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of z-scored BOLD at the volumes."""
+    """Mean squared error of BOLD at the volumes, in SDs of the training cohort."""
     return torch.mean((predicted - target) ** 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,9 @@ from ..cohort import Cohort
 from ..errors import DTwinInputError
 from ..spec import TwinSpec
 from ..tasks import TASKS
+
+WARM_UP_STEPS = 16
+"""Least overlap of segments: 262 steps every 246 cut the paper's 196.8 s into ten."""
 
 NOT_AT_RISK = -1
 """Target of steps that say nothing about a press: outside windows, or after the press."""
@@ -26,7 +30,7 @@ class Segments:
             NOT_AT_RISK elsewhere.
         bold: (S,M,volumes,regions) float32, in units of ``bold_sd``, or None.
         volume_steps: (volumes,) steps of the BOLD targets in every segment.
-        bold_sd: (regions,) pooled SD of the demeaned runs.
+        bold_sd: (regions,) pooled SD of the demeaned runs; empty without BOLD.
         n_warm_up: first steps of a segment that carry no loss: h starts from 0 there.
     """
 
@@ -42,13 +46,28 @@ def cut_segments(cohort: Cohort, spec: TwinSpec) -> Segments:
     """Cut every run into segments of ``spec.segment_steps`` that overlap by the warm-up.
 
     Raises:
-        DTwinInputError: a run shorter than one segment, or BOLD for some tasks only
-            (code ``cohort``).
+        DTwinInputError: a TR that is not a whole number of steps, segments without room for
+            a volume after the warm-up, a run shorter than one segment, or BOLD for some
+            tasks only (code ``cohort``).
     """
     per_volume = round(spec.tr_s / spec.dt_s)
-    # 16 steps of overlap in the paper (I); here the stride is a whole number of volumes,
-    # so that the BOLD targets fall on the same steps of every segment.
-    stride = (spec.segment_steps - 16) // per_volume * per_volume
+    if not math.isclose(per_volume * spec.dt_s, spec.tr_s, rel_tol=1e-9):
+        raise _cohort_error(
+            "tr_s",
+            f"a TR of a whole number of steps of {spec.dt_s} s",
+            f"{spec.tr_s} s",
+            f"Set the spec's dt_s to {spec.tr_s / max(per_volume, 1):.10g}",
+        )
+    if spec.segment_steps < WARM_UP_STEPS + per_volume:
+        raise _cohort_error(
+            "segment_steps",
+            f"at least {WARM_UP_STEPS + per_volume}, a warm-up and a volume",
+            spec.segment_steps,
+            "Train on longer segments",
+        )
+    # The stride is a whole number of volumes, so that the BOLD targets fall on the same
+    # steps of every segment.
+    stride = (spec.segment_steps - WARM_UP_STEPS) // per_volume * per_volume
     bold_sd = _bold_sd(cohort)
     inputs, press, bold = [], [], []
     volume_steps = np.arange(0, spec.segment_steps, per_volume)
@@ -117,7 +136,7 @@ def _demean(bold: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _bold_sd(cohort: Cohort) -> npt.NDArray[np.float32]:
     runs = [_demean(data.bold) for data in cohort.tasks.values() if data.bold is not None]
     if not runs:
-        return np.ones(len(cohort.bold_regions), np.float32)
+        return np.empty(0, np.float32)
     squares = sum((run.astype(np.float64) ** 2).sum(axis=(0, 1)) for run in runs)
     count = sum(run.shape[0] * run.shape[1] for run in runs)
     sd: npt.NDArray[np.float64] = np.sqrt(squares / count)
@@ -126,12 +145,17 @@ def _bold_sd(cohort: Cohort) -> npt.NDArray[np.float32]:
     return sd.astype(np.float32)
 
 
-def _cohort_error(field: str, wanted: str, got: str) -> DTwinInputError:
+def _cohort_error(
+    field: str,
+    wanted: str,
+    got: object,
+    fix: str = "Leave the task out, or complete its data",
+) -> DTwinInputError:
     return DTwinInputError(
         "cohort",
         "this cohort cannot be cut into training segments",
         field=field,
         wanted=wanted,
-        got=got,
-        fix="Leave the task out, or complete its data",
+        got=str(got),
+        fix=fix,
     )
