@@ -236,8 +236,8 @@ def test_people_differ_from_the_start() -> None:
         torch.manual_seed(13)
         w_out = HyperNetwork(TINY).eval().weights(torch.from_numpy(_edges(50, TINY)))["w_out"]
     share = float(w_out.var(dim=0).mean() / w_out.var())
-    # A part of each hidden unit's second moment is its mean, which people have in common.
-    assert PERSONAL_SHARE / 4 < share < 2 * PERSONAL_SHARE
+    # 50 people, 64 hidden units: the variance of a variance, and correlated edges.
+    assert PERSONAL_SHARE / 2 < share < 2 * PERSONAL_SHARE
 
 
 def test_default_is_torchs_own() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from dtwin_fast import _core
 from dtwin_fast.backends import BACKENDS, NOT_BUILT
+from dtwin_fast.backends import cpu as cpu_backend
 from dtwin_fast.backends import reference as reference_backend
 from dtwin_fast.cells import CELLS
 from dtwin_fast.dispatch import RolloutResult, isa, rollout, rollout_vjp, supports
@@ -211,7 +212,9 @@ def test_slices_of_flat_weights_are_not_copied(monkeypatch: pytest.MonkeyPatch) 
     wanted = parts(rollout(with_arrays(weights, np.ascontiguousarray), make_inputs(2, 5, 3)))
     seen: dict[str, np.ndarray] = {}
     run = _core.rollout
-    monkeypatch.setattr(_core, "rollout", lambda **named: (seen.update(named), run(**named))[1])
+    monkeypatch.setattr(
+        cpu_backend, "core_rollout", lambda **named: (seen.update(named), run(**named))[1]
+    )
     assert_same_bits(parts(rollout(weights, make_inputs(2, 5, 3))), wanted)
     assert all(np.shares_memory(seen[name], flat) for name in WEIGHT_NAMES)
 
@@ -467,6 +470,8 @@ REFUSED: dict[str, tuple[str, str, dict[str, Any]]] = {  # code, field, changed 
     "boolean": ("dtype", "inputs", {"inputs": np.ones((2, 6, 3), bool)}),
     "text": ("dtype", "inputs", {"inputs": np.full((2, 6, 3), "1")}),
     "none": ("dtype", "inputs", {"inputs": None}),
+    "long-double": ("dtype", "inputs", {"inputs": np.ones((2, 6, 3), np.longdouble)}),
+    "masked": ("dtype", "inputs", {"inputs": np.ma.masked_less(np.ones((2, 6, 3)), 2)}),
     "ragged": ("dtype", "inputs", {"inputs": [[[1.0, 2.0], [3.0]]]}),
     "shared-nan": ("not_finite", "inputs", {"inputs": np.full((2, 6, 3), np.nan)}),
     "beyond-float32": ("not_finite", "inputs", {"inputs": np.full((2, 6, 3), 1e300)}),

@@ -14,6 +14,8 @@ from ..weights import spec_weight_shapes
 PERSONAL_SHARE = 0.001
 """Share of the generated weights' variance that differs between people at the start."""
 
+_SAMPLE_PEOPLE = 64
+
 
 def default(layers: Sequence[nn.Linear], spec: TwinSpec) -> None:
     """torch's own initialisation, as in the authors' code: nothing to do."""
@@ -25,18 +27,13 @@ def hyperfan(layers: Sequence[nn.Linear], spec: TwinSpec) -> None:
 
     After Chang, Flokas and Lipson 2020 (Principled weight initialization for
     hypernetworks): a generated weight is bias + row . h with h the last hidden layer, so
-    Var = Var(bias) + fan_in(last) Var(row) E[h^2]. The total is 1 / fan_in of the MAIN
-    network's matrix. The bias carries most of it, an RNN shared by everyone, and the rows
-    the rest (``PERSONAL_SHARE``), what differs between people. The layers before keep unit
-    variance for standardised edges. Recurrent units get leaks of different time constants,
-    up to the response time of the BOLD signal.
+    Var = Var(bias) + fan_in(last) Var(row) Var(h), the second part over people. The total
+    is 1 / fan_in of the MAIN network's matrix. The bias carries most of it, an RNN shared by everyone, and the rows
+    the rest (``PERSONAL_SHARE``), what differs between people. Recurrent units get leaks
+    of different time constants, up to the response time of the BOLD signal.
     """
-    *hidden, last = layers
-    second_moment = _mish_second_moment()
-    for i, layer in enumerate(hidden):
-        incoming = second_moment if i else 1.0
-        layer.weight.normal_(0, 1 / math.sqrt(layer.in_features * incoming))
-        layer.bias.zero_()
+    last = layers[-1]
+    spread = _spread_between_people(layers)
     start = 0
     for name, shape in spec_weight_shapes(spec).items():
         stop = start + math.prod(shape)
@@ -46,7 +43,7 @@ def hyperfan(layers: Sequence[nn.Linear], spec: TwinSpec) -> None:
             bias.zero_()
         else:
             variance = 1 / shape[1]
-            personal = PERSONAL_SHARE * variance / (last.in_features * second_moment)
+            personal = PERSONAL_SHARE * variance / (last.in_features * spread)
             rows.normal_(0, math.sqrt(personal))
             bias.normal_(0, math.sqrt((1 - PERSONAL_SHARE) * variance))
         if name == "w_hh" and spec.cell == "rnn":
@@ -54,11 +51,12 @@ def hyperfan(layers: Sequence[nn.Linear], spec: TwinSpec) -> None:
         start = stop
 
 
-def _mish_second_moment() -> float:
-    # E[mish(u)^2] for u ~ N(0,1) by quadrature: the hidden layers keep about unit variance.
-    u = torch.linspace(-8, 8, 4001)
-    density = torch.exp(-(u**2) / 2) / math.sqrt(2 * math.pi)
-    return float(torch.trapezoid(nn.functional.mish(u) ** 2 * density, u))
+def _spread_between_people(layers: Sequence[nn.Linear]) -> float:
+    # Variance of the last hidden layer over people with independent standardised edges.
+    h = torch.randn(_SAMPLE_PEOPLE, layers[0].in_features)
+    for layer in layers[:-1]:
+        h = nn.functional.mish(layer(h))
+    return float(h.var(dim=0).mean())
 
 
 def _spread_time_constants(w_hh: torch.Tensor, dt_s: float) -> None:
