@@ -13,7 +13,8 @@ from .prediction import Prediction
 from .provenance import package_version
 from .readers import read_connectomes
 from .spec import PRESETS, TwinSpec
-from .twin import Twin, load
+from .twin import Twin
+from .twin_files import load
 from .weights import RNNWeights
 
 __all__ = [

@@ -35,6 +35,7 @@ USAGE_CODES = {
     "backend",
     "n_threads",
     "simulation",
+    "cohort_options",
 }
 """Input errors that are the command line's, not a file's."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,11 @@ class TaskData:
     bold: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        trials = (*self.choice.shape[:1], self.schedule.n_trials)
-        _check_array("choice", self.choice, np.int8, trials)
-        _check_array("rt_s", self.rt_s, np.float32, trials)
+        if not isinstance(self.schedule, Schedule):
+            raise _mismatch("schedule", "a Schedule", _describe(self.schedule))
+        n_trials = self.schedule.n_trials
+        _check_array("choice", self.choice, np.int8, (None, n_trials))
+        _check_array("rt_s", self.rt_s, np.float32, (len(self.choice), n_trials))
         if ((self.choice < -1) | (self.choice >= N_ACTIONS)).any():
             raise _mismatch("choice", f"-1 to {N_ACTIONS - 1}", "other numbers")
         if not np.array_equal(self.choice < 0, np.isnan(self.rt_s)) or np.isinf(self.rt_s).any():
@@ -77,10 +80,20 @@ class Cohort:
     participants: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, part, kind in (
+            ("connectomes", self.connectomes, Connectomes),
+            ("tasks", self.tasks, dict),
+            ("bold_regions", self.bold_regions, tuple),
+            ("participants", self.participants, dict),
+        ):
+            if not isinstance(part, kind):
+                raise _mismatch(name, f"a {kind.__name__}", _describe(part))
         n_subjects = len(self.connectomes)
-        if not 0 < self.tr_s < math.inf:
-            raise _mismatch("tr_s", "positive seconds", self.tr_s)
+        if not isinstance(self.tr_s, Real) or not 0 < self.tr_s < math.inf:
+            raise _mismatch("tr_s", "positive seconds", repr(self.tr_s))
         for name, data in self.tasks.items():
+            if not isinstance(data, TaskData):
+                raise _mismatch(f"tasks[{name!r}]", "a TaskData", _describe(data))
             if data.schedule.task != name:
                 raise _mismatch(f"tasks[{name!r}]", f"a schedule of {name}", data.schedule.task)
             if len(data.choice) != n_subjects:
@@ -88,8 +101,10 @@ class Cohort:
             if data.bold is not None:
                 self._check_bold(name, data.schedule, data.bold.shape)
         for name, column in self.participants.items():
-            if column.shape != (n_subjects,):
-                raise _mismatch(f"participants[{name!r}]", f"({n_subjects},)", column.shape)
+            if not isinstance(column, np.ndarray) or column.shape != (n_subjects,):
+                raise _mismatch(
+                    f"participants[{name!r}]", f"array ({n_subjects},)", _describe(column)
+                )
 
     def _check_bold(self, task: str, schedule: Schedule, shape: tuple[int, ...]) -> None:
         n_volumes = schedule.n_volumes(self.tr_s)
@@ -120,11 +135,21 @@ class Cohort:
 def _check_array(
     name: str, array: npt.NDArray[Any], dtype: type, shape: tuple[int | None, ...]
 ) -> None:
-    fits = array.ndim == len(shape) and all(
-        want in (None, got) for want, got in zip(shape, array.shape, strict=True)
+    fits = (
+        isinstance(array, np.ndarray)
+        and array.dtype == dtype
+        and array.ndim == len(shape)
+        and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
     )
-    if array.dtype != dtype or not fits:
-        raise _mismatch(name, f"{np.dtype(dtype)} {shape}", f"{array.dtype} {array.shape}")
+    if not fits:
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
+        raise _mismatch(name, f"{np.dtype(dtype)} array ({sizes})", _describe(array))
+
+
+def _describe(part: object) -> str:
+    if isinstance(part, np.ndarray):
+        return f"{part.dtype} array {part.shape}"
+    return type(part).__name__
 
 
 def _mismatch(field_name: str, wanted: object, got: object) -> DTwinInputError:
@@ -134,5 +159,5 @@ def _mismatch(field_name: str, wanted: object, got: object) -> DTwinInputError:
         field=field_name,
         wanted=str(wanted),
         got=str(got),
-        fix="Give every part the same subjects in the same order",
+        fix="Give every part the same subjects in the same order, as numpy arrays",
     )

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .connectome_checks import (
+    FATAL_CODES,
     BoolArray,
     FloatArray,
     IndexArray,
@@ -112,14 +113,18 @@ class Connectomes:
         """Check arrays and copy them to float32 edges.
 
         Args:
-            fc: (S,R,R), (R,R), (S,E) or (E,) real numbers of any dtype, byte order and
-                strides. A square 2-D array is one matrix, unless ``regions`` has the
+            fc: (S,R,R), (R,R), (S,E) or (E,) real numbers of at most 64 bits, of any byte
+                order and strides. A square 2-D array is one matrix, unless ``regions`` has the
                 number of names that makes it S = E rows of edges.
             regions: R names in the order of ``fc``.
             subjects: S names; default ``sub-0001``, ``sub-0002``, ...
             is_fisher_z: ``fc`` holds Fisher z rather than Pearson r.
             bad_subjects: ``"raise"`` the first subject's error, or ``"drop"`` such
-                subjects and list their errors in ``rejected``.
+                subjects and list their errors in ``rejected``. A subject whose values look
+                like Fisher z announced as r (``fisher_z_as_r``: an infinite diagonal, or a
+                largest |value| above 1 and below 5) is an error of the whole input under
+                both, as the others' z may lie below 1 and would be used as r. Larger
+                values are damage to that subject alone (``r_out_of_range``).
             field: what errors call the input.
 
         Raises:
@@ -148,7 +153,7 @@ class Connectomes:
                     values, n_regions, is_fisher_z=is_fisher_z, subject=subject, field=field
                 )
             except DTwinInputError as error:
-                if bad_subjects == "raise":
+                if bad_subjects == "raise" or error.code in FATAL_CODES:
                     raise
                 rejected.append(error)
                 continue
@@ -231,7 +236,8 @@ class Connectomes:
                 field="connectomes",
                 wanted=first_few(absent),
                 got=first_few(self.regions),
-                fix="Use the atlas of the model, or rename the regions to its names",
+                fix="Use the atlas of the model, or rename the regions to its names"
+                + _near_names(absent, self.regions),
             )
         positions = np.array([place[name] for name in wanted], np.intp)
         missing = self.missing[:, positions]
@@ -407,6 +413,19 @@ def _edge_positions(positions: IndexArray, n_regions: int) -> IndexArray:
     low, high = np.minimum(one, other), np.maximum(one, other)
     edge: IndexArray = low * (2 * n_regions - low - 1) // 2 + high - low - 1
     return edge
+
+
+def _near_names(absent: Sequence[str], present: Sequence[str]) -> str:
+    """What to add to the advice when absent names are there in another spelling."""
+    plain = {_plain(name): name for name in present}
+    near = [f"{name!r} is {plain[_plain(name)]!r}" for name in absent if _plain(name) in plain]
+    if not near:
+        return ""
+    return f"; {len(near)} differ only in case, blanks or the ending _ROI: {first_few(near)}"
+
+
+def _plain(region: str) -> str:
+    return "".join(region.split()).casefold().removesuffix("_roi")
 
 
 def _missing_regions(subject: str, count: int | None) -> DTwinInputError:

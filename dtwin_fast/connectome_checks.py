@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import as_real_array
 from .errors import DTwinInputError
 from .spec import n_edges
 
@@ -39,6 +40,9 @@ MAX_Z = 10.0
 """Largest |z|: arctanh of the float64 next to 1 is 18.7, of 1 - 1e-8 it is 9.6."""
 LOOKS_LIKE_Z = 5.0
 """Values above 1 but below this are more likely Fisher z than damaged r."""
+FATAL_CODES = frozenset({"fisher_z_as_r"})
+"""Errors of one subject that no ``bad_subjects="drop"`` passes over: where one subject holds
+Fisher z so do the others, and z that stay below 1 would be used as r."""
 
 
 @lru_cache(maxsize=4)
@@ -80,18 +84,7 @@ def as_batch(
         DTwinInputError: codes ``dtype``, ``shape``, ``no_subjects``, ``edge_count``,
             ``region_count``, ``too_large``.
     """
-    if isinstance(fc, np.ma.MaskedArray):
-        raise _dtype_error(field, "a masked array", "Give fc.filled(numpy.nan)")
-    try:
-        array = np.asarray(fc)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise _dtype_error(field, str(error), "Give a numpy array") from error
-    if array.dtype.kind not in "fiu":
-        raise _dtype_error(
-            field,
-            str(array.dtype),
-            "Convert it with astype('float32') after checking what it holds",
-        )
+    array = as_real_array(fc, field)
     is_matrix = array.ndim == 3 or (array.ndim == 2 and array.shape[0] == array.shape[1])
     if array.ndim == 2 and names is not None and len(names) != array.shape[1]:
         is_matrix = is_matrix and n_edges(len(names)) != array.shape[1]
@@ -426,17 +419,6 @@ def _fault_of(name: object, kind: str) -> str:
     return "" if is_good else ascii(str(name)[:40])
 
 
-def _dtype_error(field: str, got: str, fix: str) -> DTwinInputError:
-    return DTwinInputError(
-        "dtype",
-        "this does not hold real numbers",
-        field=field,
-        wanted="floating point or integers",
-        got=got,
-        fix=fix,
-    )
-
-
 def _region_count(field: str, wanted: str, got: int) -> DTwinInputError:
     return DTwinInputError(
         "region_count",
@@ -462,5 +444,6 @@ def _fisher_z_as_r(problem: Problem, got: str) -> DTwinInputError:
         "these look like Fisher z but were announced as Pearson r",
         wanted="|r| at most 1",
         got=got,
-        fix="Say is_fisher_z=True, or give correlations",
+        fix="Say is_fisher_z=True, or give correlations; "
+        "if only this subject is damaged, take it out of the input",
     )

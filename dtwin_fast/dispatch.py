@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import as_real_array
 from .backends import BACKENDS, NOT_BUILT, VJPS, Problem, State
 from .cells import CELLS
 from .errors import BackendUnavailableError, DTwinInputError
@@ -75,9 +76,10 @@ def rollout(
 ) -> RolloutResult:
     """Roll S subjects' RNNs over their inputs.
 
-    Arrays may have any strides, byte order and real dtype; they are converted to the
-    dtype of ``precision``. A subject with NaN in its own weights, inputs or h0 is flagged
-    in ``diverged`` and changes no bit of another subject. With S = 0 the results are empty.
+    Arrays may have any strides, byte order and real dtype of at most 64 bits; they are
+    converted to the dtype of ``precision``. A subject with NaN in its own weights, inputs
+    or h0 is flagged in ``diverged`` and changes no bit of another subject. With S = 0 the
+    results are empty.
 
     On the cpu backend the result has the same bits for any ``n_threads``, any grouping of
     subjects and sequences into calls, and any cut of T into calls that pass h_final on.
@@ -270,13 +272,7 @@ def _cast(weights: RNNWeights, precision: str) -> RNNWeights:
 
 
 def _array(value: npt.ArrayLike, field: str, precision: str) -> FloatArray:
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
-        # Ragged lists, and tensors of other libraries that refuse to become arrays.
-        raise _dtype_error(field, str(error)) from error
-    if array.dtype.kind not in "fiu":
-        raise _dtype_error(field, str(array.dtype))
+    array = as_real_array(value, field)
     # A float64 beyond float32 becomes infinite, which the checks and `diverged` then report.
     with np.errstate(over="ignore"):
         return array.astype(PRECISIONS[precision], copy=False)
@@ -367,17 +363,6 @@ def _shape_error(field: str, wanted: object, got: object) -> DTwinInputError:
         wanted=str(wanted),
         got=str(got),
         fix="S subjects, H, I and O are those of the weights; B and T those of the inputs",
-    )
-
-
-def _dtype_error(field: str, got: str) -> DTwinInputError:
-    return DTwinInputError(
-        "dtype",
-        "this is not an array of real numbers",
-        field=field,
-        wanted="a numeric array",
-        got=got,
-        fix="Convert it with np.asarray(..., dtype='float32') after checking what it holds",
     )
 
 

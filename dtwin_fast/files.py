@@ -18,6 +18,24 @@ FREE_EXPANSION_BYTES = 32 * 2**20
 """Declared sizes below this are harmless whatever their ratio (label images, zeros)."""
 
 
+def as_path(value: object, *, field: str) -> Path:
+    """The value as a path.
+
+    Raises:
+        DTwinInputError: neither text nor a path (code ``argument``).
+    """
+    if isinstance(value, (str, os.PathLike)) and isinstance(text := os.fspath(value), str):
+        return Path(text)
+    raise DTwinInputError(
+        "argument",
+        "this is not a path",
+        field=field,
+        wanted="text or a pathlib.Path",
+        got=type(value).__name__,
+        fix="Give the path of a file or folder",
+    )
+
+
 def check_expansion(declared: int, stored: int, *, field: str) -> None:
     """Refuse a compressed part that declares far more bytes than it stores.
 

@@ -20,10 +20,7 @@ def pearson(x: Array, y: Array) -> float:
     x, y = x[both], y[both]
     if len(x) < 3:
         return float("nan")
-    x, y = x - x.mean(), y - y.mean()
-    norm = np.sqrt((x @ x) * (y @ y))
-    # A constant vector has no correlation; rounding leaves a residue of order eps.
-    return float(x @ y / norm) if norm > 1e-12 * max(1.0, len(x)) else float("nan")
+    return float(_unit(x) @ _unit(y))
 
 
 def concordance(predicted: Array, observed: Array) -> float:
@@ -44,6 +41,17 @@ def person_mean_r(predicted_s: Array, observed_s: Array) -> float:
 def mean_row_r(predicted: Array, observed: Array) -> float:
     """Mean over rows of the correlation between matching rows, (S,X) each."""
     return float(np.mean([pearson(p, o) for p, o in zip(predicted, observed, strict=True)]))
+
+
+def _unit(x: Array) -> Array:
+    """The vector centred and of length one; NaN where it is constant."""
+    scaled = x / (np.abs(x).max() or 1.0)  # the squares of very small numbers would be zero
+    scaled = scaled - scaled.mean()
+    norm = np.linalg.norm(scaled)
+    # Rounding leaves a residue of order eps where every number is the same.
+    is_constant = norm <= np.finfo(np.float64).eps * len(x)
+    unit: Array = np.full_like(scaled, np.nan) if is_constant else scaled / norm
+    return unit
 
 
 def _mean_where(responded: Array, rt_s: Array) -> Array:

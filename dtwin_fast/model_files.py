@@ -149,7 +149,8 @@ def save_model(
 
     Raises:
         DTwinInputError: a config that JSON cannot hold or that is too large to be read
-            again (code ``model_config``); nothing is written.
+            again (code ``model_config``), or a folder that cannot be made (code
+            ``out_unwritable``); nothing is written.
     """
     data = encode_safetensors(tensors)
     digest = hashlib.sha256(data).hexdigest()
@@ -165,6 +166,17 @@ def save_model(
         raise _config_error(folder / CONFIG_FILE, str(error)) from error
     if len(text) > MAX_CONFIG_BYTES:
         raise _config_error(folder / CONFIG_FILE, f"{len(text):,} bytes")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise DTwinInputError(
+            "out_unwritable",
+            "no folder can be made here",
+            field=str(folder),
+            wanted="a new folder, or one that exists",
+            got=str(error),
+            fix="Name a folder that you may write",
+        ) from error
     write_atomic(folder / WEIGHTS_FILE, data)
     write_atomic(folder / CARD_FILE, card)
     write_atomic(folder / CONFIG_FILE, text)

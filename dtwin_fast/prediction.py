@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import DTwinInputError, MissingExtraError
+from .spec import Head
 from .tasks.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -26,10 +27,13 @@ class Prediction:
     Attributes:
         subjects: S ids.
         schedules: task name -> its trials.
-        choice_prob: (S,N,actions) float32 probability of each action; the rest to 1 is
-            no response.
+        head: how the actions were read, see ``TwinSpec.head``.
+        choice_prob: (S,N,actions) float32 probability of each action. With the head
+            ``hazard`` the rest to 1 is no response; with ``sigmoid`` they are shares that
+            add up to 1.
         rt_s: (S,N) float32 mean reaction time in seconds, given a response.
-        bold: (S,V,regions) float32 z-scored BOLD at TR, or None when not asked for.
+        bold: (S,V,regions) float32 BOLD at TR, in SDs of the training cohort's demeaned
+            runs, or None when not asked for.
         contrasts: (S,K,regions) float32 GLM contrast effects of the predicted BOLD.
         contrast_names: K names, e.g. ``faces>shapes``.
         bold_regions: names of the BOLD regions.
@@ -42,6 +46,7 @@ class Prediction:
 
     subjects: tuple[str, ...]
     schedules: dict[str, Schedule]
+    head: Head
     choice_prob: npt.NDArray[np.float32]
     rt_s: npt.NDArray[np.float32]
     bold: npt.NDArray[np.float32] | None
@@ -62,7 +67,13 @@ class Prediction:
 
     @property
     def no_response_prob(self) -> npt.NDArray[np.float32]:
-        """(S,N) probability of no response within the window."""
+        """(S,N) probability of no response within the window.
+
+        NaN with the head ``sigmoid``, which says nothing about it: its probabilities are
+        shares of the actions alone.
+        """
+        if self.head == "sigmoid":
+            return np.full_like(self.rt_s, np.nan)
         rest: npt.NDArray[np.float32] = np.clip(1 - self.choice_prob.sum(axis=2), 0, 1)
         return rest
 
@@ -119,7 +130,11 @@ class Prediction:
         }
         if self.bold is not None:
             volumes = [(s, np.arange(s.n_volumes(self.tr_s)) * self.tr_s) for s in schedules]
-            variables["bold"] = (("subject", "volume", "region"), self.bold, {"units": "z"})
+            variables["bold"] = (
+                ("subject", "volume", "region"),
+                self.bold,
+                {"units": "SD of the training cohort"},
+            )
             coords["volume_task"] = ("volume", [s.task for s, times in volumes for _ in times])
             coords["time"] = (
                 "volume",

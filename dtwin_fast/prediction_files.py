@@ -35,6 +35,9 @@ def write_prediction(
         sub-X/func/sub-X_task-T_desc-dtwin_beh.tsv          trials
         sub-X/func/sub-X_task-T_desc-dtwin_timeseries.tsv   BOLD at TR, when predicted
 
+    A number that does not exist is ``n/a``, such as the probability of no response under
+    the head ``sigmoid``.
+
     Raises:
         DTwinInputError: two subject ids give the same BIDS label (code ``subject_label``).
     """

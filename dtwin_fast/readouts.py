@@ -15,8 +15,9 @@ class Responses(NamedTuple):
     """Predicted responses of S subjects in N trials.
 
     Attributes:
-        choice_prob: (S,N,actions) probability of pressing each action within the window;
-            the rest to 1 is the probability of no response.
+        choice_prob: (S,N,actions) probability of pressing each action within the window.
+            Of :func:`hazard` the rest to 1 is the probability of no response; of
+            :func:`sigmoid` nothing is left.
         rt_s: (S,N) mean reaction time in seconds from trial onset, given a response.
     """
 

@@ -11,6 +11,9 @@ O     outputs = actions + BOLD regions
 R     regions of the connectome
 E     edges = R(R-1)/2, row-major upper triangle without the diagonal (k=1)
 K     contrasts
+N     trials of a run
+V     volumes of a run, ``tr_s`` seconds each
+P     weights of the main RNN, per subject
 ====  =======================================================================
 
 Arrays are C-order float32 and batch first. Square matrices are (to, from), as

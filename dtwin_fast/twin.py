@@ -15,15 +15,17 @@ from .connectome import BadSubjects, Connectomes, MissingPolicy, fill_missing
 from .connectome_checks import check_regions
 from .dispatch import isa, rollout
 from .errors import DTwinInputError
-from .hypernetwork import Layer, generate_weights, layer_sizes
+from .files import as_path
+from .hypernetwork import BLOCK_SUBJECTS, Layer, generate_weights
 from .model_card import model_card
-from .model_files import read_config, read_weights, save_model
+from .model_files import save_model
 from .prediction import Prediction
 from .provenance import input_digest, package_version
 from .readouts import READOUTS
-from .spec import N_INPUTS, TwinSpec
+from .spec import TwinSpec
 from .tasks import TASKS
 from .tasks.schedule import Schedule
+from .twin_parts import check_tasks, content_error, tensor_shapes
 from .weights import RNNWeights, count_weights
 
 Float32 = npt.NDArray[np.float32]
@@ -32,6 +34,8 @@ Progress = Callable[[int, int], None]
 
 CHUNK_BYTES = 256 * 2**20
 """Generated weights and outputs in memory at once; a whole cohort's never are."""
+CHUNK_SUBJECTS = 2 * BLOCK_SUBJECTS
+"""At most this many at once, so that progress is told often."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,32 +74,32 @@ class Twin:
     sha256: str = ""
 
     def __post_init__(self) -> None:
-        _check_tasks(self.spec, self.schedules, self.contrasts)
+        check_tasks(self.spec, self.schedules, self.contrasts)
         tensors = self._tensors()
-        shapes = _tensor_shapes(self.spec, self.schedules, self.contrasts)
+        shapes = tensor_shapes(self.spec, self.schedules, self.contrasts)
         if set(tensors) != set(shapes):
             odd = sorted(set(tensors) ^ set(shapes))
-            raise _model_error("tensors", "is missing or too many", got=reprlib.repr(odd))
+            raise content_error("tensors", "is missing or too many", got=reprlib.repr(odd))
         for name, shape in shapes.items():
             tensor = tensors[name]
             if tensor.shape != shape or tensor.dtype != np.float32:
-                raise _model_error(
+                raise content_error(
                     name,
                     "has the wrong shape or dtype",
                     wanted=f"{shape} float32",
                     got=f"{tensor.shape} {tensor.dtype}",
                 )
             if not np.isfinite(tensor).all():
-                raise _model_error(name, "holds NaN or infinite values", wanted="finite weights")
+                raise content_error(name, "holds NaN or infinite values", wanted="finite weights")
         if len(check_regions(self.regions, field="regions")) != self.spec.n_regions:
-            raise _model_error(
+            raise content_error(
                 "regions",
                 "does not name each region once",
                 wanted=f"{self.spec.n_regions} names",
                 got=f"{len(self.regions)} names",
             )
         if not (self.edge_sd > 0).all():
-            raise _model_error("edge_sd", "holds values that are not positive")
+            raise content_error("edge_sd", "holds values that are not positive")
 
     def personalize(
         self,
@@ -166,6 +170,7 @@ class Twin:
         return Prediction(
             subjects=connectomes.subjects,
             schedules=schedules,
+            head=self.spec.head,
             choice_prob=whole.choice_prob,
             rt_s=whole.rt_s,
             bold=whole.bold,
@@ -206,7 +211,14 @@ class Twin:
         return connectomes.resolve_missing(missing, bad_subjects=bad_subjects)
 
     def save(self, folder: str | Path) -> Twin:
-        """Write a model folder and return this twin with its new ``sha256``."""
+        """Write a model folder and return this twin with its new ``sha256``.
+
+        Raises:
+            DTwinInputError: no path, or no folder can be made there (codes ``argument``,
+                ``out_unwritable``), or ``training`` holds what JSON cannot
+                (``model_config``).
+        """
+        path = as_path(folder, field="folder")
         config = {
             "spec": self.spec.to_dict(),
             "regions": list(self.regions),
@@ -216,7 +228,7 @@ class Twin:
             "dtwin_fast": package_version(),
         }
         card = model_card(self.spec, self.training, list(self.schedules))
-        digest = save_model(Path(folder), self._tensors(), config, card)
+        digest = save_model(path, self._tensors(), config, card)
         return Twin(**{**vars(self), "sha256": digest})
 
     @np.errstate(over="ignore", invalid="ignore")  # `diverged` reports what overflows
@@ -230,7 +242,8 @@ class Twin:
     def _choose(self, tasks: Sequence[str] | None) -> dict[str, Schedule]:
         names = list(self.schedules) if tasks is None else tasks
         # A plain str is a sequence of its letters.
-        if isinstance(names, str) or not names or not all(n in list(self.schedules) for n in names):
+        is_list = isinstance(names, Sequence) and not isinstance(names, str)
+        if not is_list or not names or not all(n in list(self.schedules) for n in names):
             raise DTwinInputError(
                 "task",
                 "these are not tasks that this twin was trained on",
@@ -252,7 +265,7 @@ class Twin:
         # One chunk at least, if an empty one: it gives the empty prediction its shapes.
         n_sequences, n_steps = shape
         values = count_weights(self.spec) + n_sequences * n_steps * self.spec.n_outputs
-        size = max(1, CHUNK_BYTES // (4 * values))
+        size = min(max(1, CHUNK_BYTES // (4 * values)), CHUNK_SUBJECTS)
         for start in range(0, max(n_subjects, 1), size):
             yield slice(start, min(start + size, n_subjects))
 
@@ -310,98 +323,3 @@ class _Part(NamedTuple):
     def join(cls, parts: Sequence[_Part]) -> _Part:
         columns = zip(*parts, strict=True)
         return cls._make(None if c[0] is None else np.concatenate(c) for c in columns)
-
-
-def load(path: str | Path) -> Twin:
-    """Load a model folder.
-
-    Raises:
-        DTwinInputError: not a model folder, another version, a wrong SHA-256, tensors
-            that do not fit the config, NaN weights (codes ``model_*``, ``file_*``,
-            ``region_*``, ``spec``, ``cell``, ``schedule``).
-    """
-    folder = Path(path)
-    config = read_config(folder)
-    spec = TwinSpec.from_dict(_typed(config, "spec", dict))
-    tasks, lists = _typed(config, "tasks", dict), _typed(config, "contrasts", dict)
-    schedules = {name: Schedule.from_dict(_typed(tasks, name, dict)) for name in tasks}
-    contrasts = {name: tuple(_typed(lists, name, list)) for name in lists}
-    _check_tasks(spec, schedules, contrasts)
-    sha256 = _typed(config, "weights_sha256", str)
-    tensors = read_weights(folder, _tensor_shapes(spec, schedules, contrasts), sha256)
-    return Twin(
-        spec=spec,
-        regions=tuple(_typed(config, "regions", list)),
-        layers=tuple(
-            Layer(tensors[f"hyper.{i}.weight"], tensors[f"hyper.{i}.bias"])
-            for i in range(len(layer_sizes(spec)))
-        ),
-        edge_mean=tensors["edge_mean"],
-        edge_sd=tensors["edge_sd"],
-        bold_sd=tensors["bold_sd"],
-        schedules=schedules,
-        projections={name: tensors[f"projection.{name}"] for name in schedules},
-        contrasts=contrasts,
-        training=_typed(config, "training", dict),
-        sha256=sha256,
-    )
-
-
-def _check_tasks(
-    spec: TwinSpec, schedules: dict[str, Schedule], contrasts: dict[str, tuple[str, ...]]
-) -> None:
-    if not schedules or set(schedules) != set(contrasts) or not set(schedules) <= set(TASKS):
-        raise _model_error(
-            "tasks", "are not tasks of this version with their contrasts", wanted=" | ".join(TASKS)
-        )
-    if not all(isinstance(c, str) and c for names in contrasts.values() for c in names):
-        raise _model_error("contrasts", "holds more than names")
-    for name, schedule in schedules.items():
-        fits = (
-            schedule.task == name
-            and schedule.stimulus.shape[1] == spec.n_inputs - 1 == N_INPUTS - 1
-            and schedule.correct.max() < spec.n_actions == len(TASKS[name].action_names)
-            and schedule.response_windows(spec.dt_s).max() <= schedule.n_steps(spec.dt_s)
-        )
-        if not fits:
-            raise _model_error(
-                f"tasks.{name}",
-                "has other inputs, actions or response windows than the task and the network",
-                wanted=f"{N_INPUTS} inputs, {len(TASKS[name].action_names)} actions, "
-                "windows within the run",
-            )
-
-
-def _tensor_shapes(
-    spec: TwinSpec, schedules: dict[str, Schedule], contrasts: dict[str, tuple[str, ...]]
-) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {
-        "edge_mean": (spec.n_edges,),
-        "edge_sd": (spec.n_edges,),
-        "bold_sd": (len(spec.bold_regions),),
-    }
-    for i, (n_in, n_out) in enumerate(layer_sizes(spec)):
-        shapes[f"hyper.{i}.weight"] = (n_out, n_in)
-        shapes[f"hyper.{i}.bias"] = (n_out,)
-    for name, schedule in schedules.items():
-        shapes[f"projection.{name}"] = (len(contrasts[name]), schedule.n_steps(spec.dt_s))
-    return shapes
-
-
-def _typed(config: dict[str, Any], key: str, kind: type) -> Any:
-    if not isinstance(config.get(key), kind):
-        raise _model_error(
-            key, "is missing or ill-typed", wanted=kind.__name__, got=reprlib.repr(config.get(key))
-        )
-    return config[key]
-
-
-def _model_error(field_name: str, what: str, *, wanted: str = "", got: str = "") -> DTwinInputError:
-    return DTwinInputError(
-        "model_content",
-        f"this part of the model {what}",
-        field=field_name,
-        wanted=wanted,
-        got=got,
-        fix="Copy the model folder again from its source, or train it again",
-    )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import as_real_array
 from .cells import CELLS
 from .errors import DTwinInputError
 from .spec import TwinSpec
@@ -157,30 +158,12 @@ def as_float(array: Any, field: str) -> FloatArray:
     """Native float32 or float64 array; other real numbers become float32 by a copy.
 
     Raises:
-        DTwinInputError: ragged lists, complex, boolean, object, text or long double
-            arrays (code ``dtype``).
+        DTwinInputError: what :func:`as_real_array` refuses (code ``dtype``).
     """
-    try:
-        numbers: npt.NDArray[Any] = np.asarray(array)
-    except (ValueError, TypeError, RuntimeError) as error:
-        # Ragged lists, and tensors of other libraries that refuse to become arrays.
-        raise _dtype_error(field, str(error)) from error
-    if numbers.dtype.kind not in "fiu" or numbers.dtype.itemsize > 8:
-        raise _dtype_error(field, str(numbers.dtype))
+    numbers = as_real_array(array, field)
     if numbers.dtype.kind == "f" and numbers.dtype.itemsize == 8:
         return numbers.astype(np.float64, copy=False)
     return numbers.astype(np.float32, copy=False)
-
-
-def _dtype_error(field: str, got: str) -> DTwinInputError:
-    return DTwinInputError(
-        "dtype",
-        "this is not an array of real numbers",
-        field=field,
-        wanted="float32 or float64",
-        got=got,
-        fix="Convert it with np.asarray(..., dtype='float32') after checking what it holds",
-    )
 
 
 def _cell_gates(cell: str) -> int:

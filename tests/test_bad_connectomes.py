@@ -142,6 +142,7 @@ ARRAYS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "voxels for regions": ("region_count", np.broadcast_to(np.int8(0), (10**5, 10**5)), {}),
     # dtypes
     "complex": ("dtype", fc().astype(np.complex64), {}),
+    "long double": ("dtype", fc().astype(np.longdouble), {}),
     "bool": ("dtype", np.ones((R, R), bool), {}),
     "object": ("dtype", fc().astype(object), {}),
     "text": ("dtype", fc().astype("U"), {}),

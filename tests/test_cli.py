@@ -274,6 +274,17 @@ def test_bold_and_task_choose_what_is_written(run: Run, inputs: Inputs, tmp_path
     assert files == {f"{stem}beh.tsv", f"{stem}timeseries.tsv"}
 
 
+def test_ids_that_name_no_files_are_refused_before_the_work(
+    run: Run, inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = inputs.predict(tmp_path / "out")
+    argv[6] = _file(tmp_path, "s.csv", b"subject\na-b\na_b\nc\nd\ne\n")
+    monkeypatch.setattr(Twin, "predict", lambda *_, **__: pytest.fail("the work began"))
+    ran = run(*argv)
+    _check_refusal(ran, 4, tmp_path)
+    assert "[subject_label]" in ran.err
+
+
 def test_a_rejected_subject_gives_exit_3_and_a_row(
     run: Run, inputs: Inputs, tmp_path: Path
 ) -> None:
@@ -503,6 +514,15 @@ def test_simulate_then_train_then_predict(run: Run, tmp_path: Path) -> None:
     ran = run("predict", model, cohort / "connectomes.npy", *people, "--out", out)
     assert ran.code == 0
     assert len(_table(out / "participants.tsv")) == 4
+    # The folder itself is input too, and gives the same.
+    ran = run("predict", model, cohort, "--out", tmp_path / "again")
+    assert ran.code == 0
+    for table in ("participants.tsv", "contrasts.tsv"):
+        assert (tmp_path / "again" / table).read_bytes() == (out / table).read_bytes()
+    ran = run("predict", model, cohort, *people, "--out", tmp_path / "third")
+    assert ran.code == 2
+    assert "[cohort_options]" in ran.err
+    assert not (tmp_path / "third").exists()
 
 
 def _areas(n: int) -> bytes:

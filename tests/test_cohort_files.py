@@ -436,6 +436,18 @@ MISFITS: dict[str, Callable[[Cohort], object]] = {
     "bold regions": lambda c: replace(c, bold_regions=("LH_V1",)),
     "choices of others": lambda c: _task(c, choice=c.tasks["stroop"].choice),
     "rt where nobody answered": lambda c: _task(c, rt_s=np.ones_like(c.tasks["faces"].rt_s)),
+    "choices are a list": lambda c: _task(c, choice=c.tasks["faces"].choice.tolist()),
+    "rt is a list": lambda c: _task(c, rt_s=c.tasks["faces"].rt_s.tolist()),
+    "choices are a number": lambda c: _task(c, choice=np.int8(0)),
+    "BOLD is a list": lambda c: _task(c, bold=c.tasks["faces"].bold.tolist()),  # type: ignore[union-attr]
+    "a schedule is a name": lambda c: _task(c, schedule="faces"),
+    "participants are a list": lambda c: replace(c, participants={"x": [0.0] * N_PEOPLE}),
+    "participants are no dict": lambda c: replace(c, participants=[1, 2]),
+    "tasks are a list": lambda c: replace(c, tasks=[c.tasks["faces"]]),
+    "a task is an array": lambda c: replace(c, tasks={"faces": c.tasks["faces"].choice}),
+    "connectomes are an array": lambda c: replace(c, connectomes=c.connectomes.edges),
+    "bold regions are a list": lambda c: replace(c, bold_regions=list(c.bold_regions)),
+    "TR is text": lambda c: replace(c, tr_s="0.8"),
     "another schedule": lambda c: _task(c, schedule=TASKS["stroop"].make_schedule(0)),
 }
 

@@ -58,7 +58,6 @@ def test_sizes_and_default_names() -> None:
 
 LAYOUTS = {
     "float64": lambda a: a.astype(np.float64),
-    "longdouble": lambda a: a.astype(np.longdouble),
     "big-endian": lambda a: a.astype(">f4"),
     "Fortran order": np.asfortranarray,
     "negative strides": lambda a: a[:, ::-1, ::-1][:, ::-1, ::-1],
@@ -199,6 +198,41 @@ def test_dropping_bad_subjects_changes_no_bit_of_the_others() -> None:
         ("sub-0002", "asymmetric"),
         ("sub-0005", "all_missing"),
     ]
+
+
+def test_fisher_z_of_one_subject_stops_everybody() -> None:
+    """Two of three people have z below 1, which would pass for r."""
+    z = np.full((3, 36), 0.4)
+    z[1, 5] = 1.3
+    for bad_subjects in ("raise", "drop"):
+        with pytest.raises(DTwinInputError, match=r"\[fisher_z_as_r\].*subject sub-0002"):
+            Connectomes.from_arrays(z, bad_subjects=bad_subjects)
+    z[1, 5] = 5
+    made = Connectomes.from_arrays(z, bad_subjects="drop")
+    assert made.subjects == ("sub-0001", "sub-0003")
+    assert [error.code for error in made.rejected] == ["r_out_of_range"]
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "said"),
+    [
+        (list("abc"), ["a", "B", "C"], "2 differ only in case, blanks or the ending _ROI: "
+         "'B' is 'b', 'C' is 'c'"),
+        (["V1", "area 1"], ["V1", "area1"], "'area1' is 'area 1'"),
+        (["V1", "V2"], ["V1_ROI", "V2_ROI"], "'V1_ROI' is 'V1', 'V2_ROI' is 'V2'"),
+        (list("abc"), ["a", "x"], None),
+    ],
+    ids=["case", "blanks", "ending", "other names"],
+)  # fmt: skip
+def test_names_in_another_spelling_are_pointed_out(
+    names: list[str], wanted: list[str], said: str | None
+) -> None:
+    made = Connectomes.from_arrays(correlations(1, len(names)), regions=names)
+    with pytest.raises(DTwinInputError) as caught:
+        made.align(wanted)
+    assert caught.value.code == "regions_missing"
+    assert ("differ only" in caught.value.fix) == (said is not None)
+    assert (said or "") in caught.value.fix
 
 
 def test_everybody_can_be_dropped() -> None:

@@ -20,7 +20,8 @@ from dtwin_fast.simulate import simulate
 from dtwin_fast.spec import PRESETS
 from dtwin_fast.tasks import TASKS
 from dtwin_fast.training import TrainConfig, TrainStep
-from dtwin_fast.twin import Twin, load
+from dtwin_fast.twin import Twin
+from dtwin_fast.twin_files import load
 
 N_PEOPLE = 60
 CONFIG = TrainConfig(n_steps=3)
@@ -180,7 +181,8 @@ def test_the_command_writes_what_it_says(
     for name in ("model", "predictions", "demo.json"):
         assert (out / name).exists()
         assert f"{out}/{name}" in text
-    assert "train:" in progress
+    said = [progress.index(t) for t in ("simulating 40 people", "train:", "predicting")]
+    assert said == sorted(said)
     assert "Trained on 32 simulated people, tested on 8 others." in text
     summary = json.loads((out / "demo.json").read_text("utf-8"))
     assert summary["people_held_out"] == 8

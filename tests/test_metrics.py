@@ -38,6 +38,21 @@ def test_pearson_of_a_constant_with_rounding_noise_is_nan():
     assert np.isnan(pearson(x, np.arange(50.0)))
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e-8, 1.0, 1e8, 1e200], ids=str)
+@pytest.mark.parametrize("offset", [0.0, 1e6], ids=["centred", "far from zero"])
+def test_pearson_does_not_depend_on_the_unit(scale, offset):
+    x = scale * (offset + np.array([1.0, 2, 3, 5]))
+    y = np.array([2.0, 1, 4, 4])
+    wanted = stats.pearsonr([1.0, 2, 3, 5], y).statistic
+    assert pearson(x, y) == pytest.approx(wanted, abs=1e-9)
+    assert pearson(y, x) == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e-300, 1e-8, 1e8, 1e200], ids=str)
+def test_pearson_of_a_constant_is_nan_in_every_unit(value):
+    assert np.isnan(pearson(np.full(7, value), np.arange(7.0)))
+
+
 def test_concordance_counts_no_response_as_wrong():
     observed = np.array([[0, 1, -1, 2], [0, 0, 0, 0]])
     predicted = np.array([[0, 1, 1, 1], [0, 0, 0, 0]])

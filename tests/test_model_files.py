@@ -25,7 +25,8 @@ from dtwin_fast.model_files import (
     decode_safetensors,
     encode_safetensors,
 )
-from dtwin_fast.twin import Twin, load
+from dtwin_fast.twin import Twin
+from dtwin_fast.twin_files import load
 
 TENSORS = {
     "b": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -349,6 +350,18 @@ class TestFolder:
         assert tiny_twin.save(tmp_path / "new").sha256 == sha256
         assert tiny_twin.sha256 == ""
 
+    @pytest.mark.parametrize("where", ["file", "file/model", "x" * 300, "nul\0"], ids=repr)
+    def test_a_folder_that_cannot_be_made(
+        self, tiny_twin: Twin, tmp_path: Path, where: str
+    ) -> None:
+        (tmp_path / "file").write_text("mine")
+        assert _refusal(lambda: tiny_twin.save(tmp_path / where)) == "out_unwritable"
+        assert (tmp_path / "file").read_text() == "mine"
+        assert len(list(tmp_path.iterdir())) == 1
+
+    def test_a_folder_that_is_no_path(self, tiny_twin: Twin) -> None:
+        assert _refusal(lambda: tiny_twin.save(5)) == "argument"  # type: ignore[arg-type]
+
     def test_card(self, saved: Path) -> None:
         card = (saved / CARD_FILE).read_text()
         for text in ("In silico, not clinical", "16 regions", "120 edges", "- seed: 7", "faces"):
@@ -532,6 +545,8 @@ class TestDamagedFolder:
         (tmp_path / "empty").mkdir()
         for path in ("absent", "file", "empty", "x" * 300, "nul\0byte", ""):
             assert _refusal(lambda path=path: load(tmp_path / path)) == "model_folder"
+        for no_path in (5, None, b"model", ["model"]):
+            assert _refusal(lambda no_path=no_path: load(no_path)) == "argument"
         (model / CONFIG_FILE).unlink()
         assert _refusal(lambda: load(model)) == "model_folder"
 

@@ -54,13 +54,9 @@ def cifti(shared_data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def parcels(hcp: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The parcels in the order of the edges, under the names that CIFTI files give them."""
-    with (hcp / "parcels.csv").open(encoding="utf-8", newline="") as file:
-        names = [f"{row['parcel']}_ROI" for row in csv.DictReader(file)]
-    path = tmp_path_factory.mktemp("parcels") / "parcels.csv"
-    path.write_text("\n".join(["parcel", *names]))
-    return path
+def parcels(hcp: Path) -> Path:
+    """The parcels in the order of the edges."""
+    return hcp / "parcels.csv"
 
 
 @pytest.fixture(scope="module")

@@ -189,6 +189,16 @@ def test_diverged_subject_has_no_choice(prediction: Prediction, tmp_path: Path) 
     assert facts["Diverged"] == 1
 
 
+def test_sigmoid_head_knows_nothing_of_no_response(prediction: Prediction, tmp_path: Path) -> None:
+    write_prediction(replace(prediction, head="sigmoid", bold=None), tmp_path)
+    _, people = _table(tmp_path / "participants.tsv")
+    assert set(people["faces_face_p_no_response"]) == {"n/a"}
+    assert "n/a" not in people["faces_face_p_correct"]
+    _, trials = _table(tmp_path / "sub-01" / "func" / "sub-01_task-faces_desc-dtwin_beh.tsv")
+    assert set(trials["p_no_response"]) == {"n/a"}
+    assert "n/a" not in trials["p_left"]
+
+
 def test_nobody(tiny_twin: Twin, tmp_path: Path) -> None:
     fc = matrices(np.full((1, 120), 0.1))
     fc[0, 4] = fc[0, :, 4] = np.nan

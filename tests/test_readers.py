@@ -51,7 +51,12 @@ def write_timeseries(path: Path, data: FloatArray, names: tuple[str, ...] = NAME
     return table(path, list(names), data.tolist())
 
 
-def write_cifti(path: Path, data: FloatArray, row_names: tuple[str, ...] = NAMES) -> Path:
+def write_cifti(
+    path: Path,
+    data: FloatArray,
+    row_names: tuple[str, ...] = NAMES,
+    column_names: tuple[str, ...] = NAMES,
+) -> Path:
     import nibabel as nib
     from nibabel.cifti2.cifti2_axes import ParcelsAxis, SeriesAxis
 
@@ -59,7 +64,7 @@ def write_cifti(path: Path, data: FloatArray, row_names: tuple[str, ...] = NAMES
     voxels = [np.array([[i, 0, 0]]) for i in range(size)]
     rows, columns = (
         ParcelsAxis(np.array(names), voxels, [{}] * size, np.eye(4), (size, 1, 1), {})
-        for names in (row_names, NAMES)
+        for names in (row_names, column_names)
     )
     if not path.name.endswith("pconn.nii"):
         rows = SeriesAxis(0, 0.8, len(data))
@@ -371,9 +376,160 @@ def test_unreadable_files_of_a_folder_are_listed(tmp_path: Path) -> None:
     assert [error.subject for error in made.rejected] == ["sub-03"]
 
 
-def test_subjects_of_a_folder_can_be_named(tmp_path: Path) -> None:
-    made = read_connectomes(bids_folder(tmp_path), subjects=["a", "b", "c", "d"])
-    assert made.subjects == ("a", "b", "c", "d")
+def people(folder: Path, *names: str) -> list[npt.NDArray[np.float32]]:
+    """One .npy a name; the edges of each, in the order of the names."""
+    fc = [np.corrcoef(series(number).T) for number in range(len(names))]
+    for name, one in zip(names, fc, strict=True):
+        np.save(folder / f"{name}.npy", one)
+    return [vectorise(one).astype(np.float32) for one in fc]
+
+
+@pytest.mark.parametrize(
+    ("files", "given"),
+    [
+        (["sub-01", "sub-02"], ["sub-02", "sub-01"]),
+        (["sub-01", "sub-02"], ["02", "01"]),
+        (["01", "02"], ["sub-02", "sub-01"]),
+        (["anna", "bert"], ["bert", "anna"]),
+        (["NDAR_INV1", "sub-NDARINV2"], ["NDARINV2", "NDAR_INV1"]),
+    ],
+    ids=["BIDS", "without sub-", "sub- added", "plain names", "TCP"],
+)
+def test_listed_subjects_are_found_by_their_file_names(
+    files: list[str], given: list[str], tmp_path: Path
+) -> None:
+    first, second = people(tmp_path, *files)
+    made = read_connectomes(tmp_path, subjects=given)
+    assert made.subjects == tuple(given)
+    np.testing.assert_array_equal(made.edges, [second, first])
+
+
+def test_listed_subjects_keep_their_errors_and_the_regions_their_order(tmp_path: Path) -> None:
+    folder = bids_folder(tmp_path)
+    (folder / "sub-03/func/sub-03_task-rest_seg-x_relmat.tsv").write_text("broken")
+    given = ["03", "02_ses-b", "02_ses-a", "01"]
+    made = read_connectomes(folder, subjects=given, bad_subjects="drop")
+    assert made.subjects == ("02_ses-b", "02_ses-a", "01")
+    assert [error.subject for error in made.rejected] == ["03"]
+    straight = read_connectomes(folder, bad_subjects="drop")
+    assert made.regions == straight.regions == NAMES
+    np.testing.assert_array_equal(made.edges, straight.edges[::-1])
+
+
+@pytest.mark.parametrize("listed", [["sub-02", "sub-01"], ["sub-01", "01"]], ids=str)
+def test_files_without_ids_are_named_by_position(listed: list[str], tmp_path: Path) -> None:
+    edges = people(tmp_path, "scan1", "scan2")
+    np.save(tmp_path.with_suffix(".npy"), np.stack(edges))
+    for path in (tmp_path, tmp_path.with_suffix(".npy")):
+        made = read_connectomes(path, subjects=listed)
+        assert made.subjects == tuple(listed)
+        np.testing.assert_array_equal(made.edges, edges)
+
+
+@pytest.mark.parametrize(
+    ("files", "given", "code"),
+    [
+        (["sub-01", "sub-02"], ["a", "b"], "subject_mismatch"),
+        (["sub-01", "sub-02"], ["sub-01", "sub-03"], "subject_mismatch"),
+        (["sub-01", "sub-02"], ["sub-01"], "subject_mismatch"),
+        (["sub-01", "sub-02"], ["sub-01", "sub-02", "sub-03"], "subject_mismatch"),
+        (["sub-01", "sub-02"], ["sub-01", "01"], "subject_mismatch"),
+        (["sub-01_seg-x", "sub-01_seg-y"], ["sub-01", "sub-02"], "subject_mismatch"),
+        (["anna", "bert"], ["bert", "carl"], "subject_mismatch"),
+        (["scan1", "scan2"], ["a"], "subject_count"),
+        (["scan1", "scan2"], [], "subject_count"),
+    ],
+    ids=[
+        "all others",
+        "one other",
+        "one too few",
+        "one too many",
+        "one twice",
+        "two files of one",
+        "one other plain name",
+        "too few by position",
+        "none",
+    ],
+)
+@pytest.mark.parametrize("bad_subjects", ["raise", "drop"])
+def test_other_subjects_than_the_files_are_refused(
+    files: list[str], given: list[str], code: str, bad_subjects: Any, tmp_path: Path
+) -> None:
+    people(tmp_path, *files)
+    with pytest.raises(DTwinInputError) as caught:
+        read_connectomes(tmp_path, subjects=given, bad_subjects=bad_subjects)
+    assert caught.value.code == code
+
+
+def write_cohort(path: Path, *subjects: str) -> FloatArray:
+    """An npz with its own subjects; the edges as they are read."""
+    fc = np.stack([np.corrcoef(series(number).T) for number in range(len(subjects))])
+    np.savez(path, fc=fc, subjects=np.array(subjects))
+    return vectorise(fc).astype(np.float32)
+
+
+def test_subjects_of_an_npz_are_put_in_the_order_asked_for(tmp_path: Path) -> None:
+    edges = write_cohort(tmp_path / "c.npz", "sub-1", "sub-2", "sub-3")
+    made = read_connectomes(tmp_path / "c.npz", subjects=["3", "sub-1", "sub-2"])
+    assert made.subjects == ("3", "sub-1", "sub-2")
+    np.testing.assert_array_equal(made.edges, edges[[2, 0, 1]])
+    with pytest.raises(DTwinInputError) as caught:
+        read_connectomes(tmp_path / "c.npz", subjects=["sub-3", "sub-1", "sub-4"])
+    assert caught.value.code == "subject_mismatch"
+    assert (caught.value.wanted, caught.value.got) == ("sub-4", "sub-2")
+
+
+def test_order_of_npz_subjects_holds_when_some_are_dropped(tmp_path: Path) -> None:
+    fc = np.stack([np.corrcoef(series(number).T) for number in range(3)])
+    fc[1] = np.nan
+    np.savez(tmp_path / "c.npz", fc=fc, subjects=np.array(["a", "b", "c"]))
+    made = read_connectomes(tmp_path / "c.npz", subjects=["c", "b", "a"], bad_subjects="drop")
+    assert made.subjects == ("c", "a")
+    assert [error.subject for error in made.rejected] == ["b"]
+    np.testing.assert_array_equal(made.edges, vectorise(fc[[2, 0]]).astype(np.float32))
+
+
+def test_npz_files_of_a_folder_must_be_named_after_their_subject(tmp_path: Path) -> None:
+    for session in "ab":
+        write_cohort(tmp_path / f"sub-01_ses-{session}.npz", "sub-01")
+    assert read_connectomes(tmp_path).subjects == ("sub-01_ses-a", "sub-01_ses-b")
+    write_cohort(tmp_path / "sub-02.npz", "sub-03")
+    with pytest.raises(DTwinInputError, match=r"\[subject_mismatch\] sub-02.npz, subject sub-02"):
+        read_connectomes(tmp_path)
+
+
+def test_an_empty_list_of_subjects_is_no_list(tmp_path: Path) -> None:
+    people(tmp_path, "cohort")
+    with pytest.raises(DTwinInputError, match=r"\[subject_count\]"):
+        read_connectomes(tmp_path / "cohort.npy", subjects=[])
+
+
+def test_fisher_z_in_one_file_stops_the_folder(tmp_path: Path) -> None:
+    for name, largest in (("sub-01", 0.5), ("sub-02", 1.5), ("sub-03", 0.5)):
+        np.save(tmp_path / f"{name}.npy", np.linspace(0.1, largest, 15))
+    with pytest.raises(DTwinInputError, match=r"\[fisher_z_as_r\].*subject sub-02"):
+        read_connectomes(tmp_path, bad_subjects="drop")
+
+
+def test_subjects_who_lack_the_wanted_regions_can_be_dropped(tmp_path: Path) -> None:
+    fc = np.stack([np.corrcoef(series(number).T) for number in range(2)])
+    fc[0, :3] = fc[0, :, :3] = np.nan
+    np.savez(tmp_path / "c.npz", fc=fc, regions=np.array(NAMES))
+    made = read_connectomes(tmp_path / "c.npz", regions=NAMES[:4], bad_subjects="drop")
+    assert made.subjects == ("sub-0002",)
+    assert [error.code for error in made.rejected] == ["all_missing"]
+
+
+@pytest.mark.parametrize("name", ["a.pconn.nii", "a.ptseries.nii"])
+def test_the_ending_of_hcps_parcels_is_dropped_where_all_have_it(name: str, tmp_path: Path) -> None:
+    endings = ("_ROI",) * R
+    data = np.corrcoef(series().T) if "pconn" in name else series()
+    for names, wanted in (
+        (tuple(map("".join, zip(NAMES, endings, strict=True))), NAMES),
+        ((*NAMES[:-1], "last_ROI"), (*NAMES[:-1], "last_ROI")),
+    ):
+        path = write_cifti(tmp_path / name, data, names, names)
+        assert read_connectomes(path).regions == wanted
 
 
 def test_folder_of_images_needs_the_atlas(tmp_path: Path) -> None:

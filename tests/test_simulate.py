@@ -309,7 +309,7 @@ def test_without_confounds_age_and_speed_part() -> None:
 
 def test_traits_have_their_heritability() -> None:
     truth = simulate(2000, 16, seed=0, with_bold=False, n_factors=5).truth
-    held = truth.z @ truth.population.trait_weights.T
+    held = truth.z @ truth.population.trait_loadings.T
     np.testing.assert_allclose(truth.theta.std(axis=0), 1, atol=0.05)
     for p, share in enumerate(truth.heritability):
         # Three standard errors of r for 2000 people.
@@ -564,6 +564,19 @@ REFUSED: dict[str, dict[str, object]] = {
     "unknown trait": {"heritability": {"charm": 0.5}},
     "share above one": {"heritability": {"speed": 1.5}},
     "NaN share": {"heritability": {"speed": float("nan")}},
+    "a share as text": {"heritability": {"speed": "x"}},
+    "shares as a list": {"heritability": [0.5]},
+    "shares as a number": {"heritability": 0.5},
+    "text for subjects": {"n_subjects": "2"},
+    "true for subjects": {"n_subjects": True},
+    "an array for subjects": {"n_subjects": np.array([2, 3])},
+    "numbers as names": {"region_names": list(range(20))},
+    "a text as names": {"region_names": "abcdefghijklmnopqrst"},
+    "a number as names": {"region_names": 20},
+    "numbers as BOLD regions": {"bold_regions": [1, 2]},
+    "lists as BOLD regions": {"bold_regions": [["LH_V1"]]},
+    "a text as BOLD regions": {"bold_regions": "LH_V1"},
+    "a number as BOLD regions": {"bold_regions": 5},
     "repeated names": {"region_names": ["a"] * 20},
     "unknown BOLD region": {"bold_regions": ["LH_nose"]},
     "no BOLD region": {"bold_regions": []},
@@ -575,6 +588,25 @@ def test_refusals(arguments: dict[str, object]) -> None:
     with pytest.raises(DTwinInputError) as caught:
         simulate(**({"n_subjects": 2, "n_regions": 20} | arguments))  # type: ignore[arg-type]
     assert caught.value.code in {"simulation", "regions"}
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    plain = simulate(2, 20, seed=3, n_factors=4, with_bold=False)
+    numpy_s = simulate(
+        np.int64(2), np.uint8(20), seed=np.int32(3), n_factors=np.int16(4), with_bold=False
+    )
+    np.testing.assert_array_equal(numpy_s.cohort.connectomes.edges, plain.cohort.connectomes.edges)
+    np.testing.assert_array_equal(
+        numpy_s.cohort.tasks["faces"].choice, plain.cohort.tasks["faces"].choice
+    )
+    assert type(numpy_s.truth.population.seed) is int
+
+
+def test_names_may_be_an_array() -> None:
+    names = [f"area-{i}" for i in range(20)]
+    got = simulate(2, 20, region_names=np.array(names), with_bold=False)
+    assert got.cohort.connectomes.regions == tuple(names)
+    assert {type(name) for name in got.truth.population.atlas.regions} == {str}
 
 
 def test_no_warnings_with_people_who_never_answer() -> None:
@@ -627,3 +659,10 @@ def test_teacher_connectomes_show_the_latents() -> None:
 def test_teacher_refuses_empty_sizes(name: str) -> None:
     with pytest.raises(DTwinInputError, match=name):
         simulate_teacher(**{name: 0})
+    with pytest.raises(DTwinInputError, match=name):
+        simulate_teacher(**{name: "2"})
+
+
+def test_teacher_takes_integers_of_numpy() -> None:
+    got, wanted = simulate_teacher(np.int64(3), np.int8(2)), simulate_teacher(3, 2)
+    np.testing.assert_array_equal(got.outputs, wanted.outputs)

@@ -277,7 +277,7 @@ def test_missing_regions_train_with_the_mean_of_the_others(cohort):
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(cohort):
-    with pytest.raises(FloatingPointError, match="lower TrainConfig.learning_rate"):
+    with pytest.raises(FloatingPointError, match="lower TrainConfig"):
         fit(cohort, SPEC, replace(QUICK, n_steps=40, learning_rate=1e30, max_grad_norm=1e30))
 
 

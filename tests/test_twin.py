@@ -22,7 +22,8 @@ from dtwin_fast.hypernetwork import Layer
 from dtwin_fast.prediction import Prediction
 from dtwin_fast.readouts import hazard
 from dtwin_fast.tasks import TASKS
-from dtwin_fast.twin import Twin, load
+from dtwin_fast.twin import Twin
+from dtwin_fast.twin_files import load
 from dtwin_fast.weights import WEIGHT_NAMES, RNNWeights
 
 ARRAYS = ("choice_prob", "rt_s", "bold", "contrasts", "diverged")
@@ -372,6 +373,13 @@ class TestPredict:
         stops = [*range(per_chunk, 5, per_chunk), 5]
         assert done == [(stop, 5) for stop in stops]
 
+    def test_progress_is_told_often(self, tiny_twin: Twin) -> None:
+        done: list[tuple[int, int]] = []
+        tiny_twin.predict(
+            _r(150), ["stroop"], bold=False, progress=lambda i, n: done.append((i, n))
+        )
+        assert done == [(64, 150), (128, 150), (150, 150)]
+
     def test_chunks_without_bold(
         self, tiny_twin: Twin, prediction: Prediction, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -415,7 +423,9 @@ class TestPredict:
             np.testing.assert_array_equal(p.contrasts[:, k], prediction.contrasts[:, m])
 
     @pytest.mark.parametrize(
-        "tasks", [["nback"], ["faces", "nback"], "faces", [], [["faces"]], [None]], ids=repr
+        "tasks",
+        [["nback"], ["faces", "nback"], "faces", [], [["faces"]], [None], 5, 0, {"faces"}],
+        ids=repr,
     )
     def test_tasks_that_are_none(self, tiny_twin: Twin, tasks: Any) -> None:
         assert _code(lambda: tiny_twin.predict(_r(1), tasks)) == "task"
@@ -424,6 +434,15 @@ class TestPredict:
         p = raw_twin.predict(_r(3))
         np.testing.assert_allclose(p.choice_prob.sum(axis=2), 1, rtol=0, atol=1e-6)
         assert np.isfinite(p.rt_s).all()
+
+    def test_no_response_is_known_to_the_hazard_head_alone(
+        self, raw_twin: Twin, prediction: Prediction
+    ) -> None:
+        assert (raw_twin.predict(_r(3)).head, prediction.head) == ("sigmoid", "hazard")
+        assert np.isnan(raw_twin.predict(_r(3)).no_response_prob).all()
+        rest = 1 - prediction.choice_prob.sum(axis=2, dtype=np.float64)
+        np.testing.assert_allclose(prediction.no_response_prob, rest, rtol=0, atol=1e-6)
+        assert prediction.no_response_prob.max() > 0
 
 
 class TestDiverged:

@@ -1,4 +1,8 @@
-"""The torch reference, with numpy arrays in and out."""
+"""The torch reference, with numpy arrays in and out.
+
+All states are computed and kept, asked for or not: ``diverged`` is found by looking through
+them, so memory grows with sequences x steps x hidden units.
+"""
 
 from __future__ import annotations
 

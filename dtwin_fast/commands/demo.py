@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import shutil
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -46,21 +48,25 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the demo; files of an earlier demo in OUT are replaced."""
     from ..demo import as_table, run_demo
-    from ..training import TrainConfig
+    from ..training import TrainConfig, TrainStep
 
     config = TrainConfig(seed=args.seed)
     if args.steps is not None:
         config = replace(config, n_steps=args.steps)
     with output_folder(args.out, may_hold=SUMMARY_FILE):
-        with Progress("train", "steps") as progress:
-            result = run_demo(
-                n_people=args.people,
-                config=config,
-                seed=args.seed,
-                on_step=lambda s: progress(
-                    s.step, s.n_steps, f"action {s.action_loss:.3f}, BOLD {s.bold_loss:.3f}"
-                ),
-            )
+        with contextlib.ExitStack() as training:
+            progress = Progress("train", "steps")
+
+            def on_step(s: TrainStep) -> None:
+                if s.step == 1:
+                    training.enter_context(progress)
+                progress(s.step, s.n_steps, f"action {s.action_loss:.3f}, BOLD {s.bold_loss:.3f}")
+                if s.step == s.n_steps:
+                    training.close()
+                    _say("predicting the held-out people ...")
+
+            _say(f"simulating {args.people} people ...")
+            result = run_demo(n_people=args.people, config=config, seed=args.seed, on_step=on_step)
         predictions = args.out / "predictions"
         if predictions.exists():
             # Folders of people whom this demo does not have must not stay among its own.
@@ -86,6 +92,10 @@ def run(args: argparse.Namespace) -> int:
         f"{NOTICE}\nWritten: {args.out}/model, {args.out}/predictions, {args.out}/{SUMMARY_FILE}"
     )
     return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

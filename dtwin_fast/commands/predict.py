@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
+from ..cohort_files import COHORT_FILE, load_cohort
+from ..connectome import Connectomes
 from ..dispatch import MAX_THREADS
-from ..prediction_files import NOTICE, write_prediction
+from ..errors import DTwinInputError
+from ..prediction_files import NOTICE, bids_labels, write_prediction
 from ..readers import read_connectomes
-from ..twin import load
+from ..twin_files import load
 from .options import integer, output_folder
 from .progress import Progress
 
@@ -28,7 +32,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="INPUT",
         help="connectomes: a file (npy, npz, relmat/conmat/timeseries TSV, CIFTI ptseries or "
-        "pconn, 4-D NIfTI, TCP HDF5) or a folder of one-subject files",
+        "pconn, 4-D NIfTI, TCP HDF5), a folder of one-subject files, or a cohort folder of "
+        "dtwin simulate",
     )
     parser.add_argument("--out", type=Path, required=True, help="a new or empty folder")
     parser.add_argument(
@@ -74,14 +79,8 @@ def run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     with output_folder(args.out):
         twin = load(args.model)
-        connectomes = read_connectomes(
-            args.input,
-            regions=args.regions,
-            subjects=args.subjects,
-            atlas=tuple(args.atlas) if args.atlas else None,
-            is_fisher_z=args.fisher_z,
-            bad_subjects="drop",
-        )
+        connectomes = _read(args)
+        bids_labels(connectomes.subjects)  # refused now, not after everyone was predicted
         with Progress("predict", "subjects") as progress:
             prediction = twin.predict(
                 connectomes,
@@ -117,3 +116,25 @@ def run(args: argparse.Namespace) -> int:
         if len(prediction.rejected) > 5:
             print(f"... all of them in {args.out / 'rejected.tsv'}")
     return 3 if prediction.rejected else 0
+
+
+def _read(args: argparse.Namespace) -> Connectomes:
+    if not os.path.isfile(args.input / COHORT_FILE):  # noqa: PTH113 - Path.is_file raises on long names
+        return read_connectomes(
+            args.input,
+            regions=args.regions,
+            subjects=args.subjects,
+            atlas=tuple(args.atlas) if args.atlas else None,
+            is_fisher_z=args.fisher_z,
+            bad_subjects="drop",
+        )
+    if args.regions or args.subjects or args.atlas or args.fisher_z:
+        raise DTwinInputError(
+            "cohort_options",
+            "a cohort folder names its own regions and subjects, and its unit",
+            field=str(args.input),
+            wanted="none of --regions, --subjects, --atlas, --fisher-z",
+            got="at least one",
+            fix=f"Leave them out, or name {args.input / 'connectomes.npy'} instead",
+        )
+    return load_cohort(args.input).connectomes

@@ -13,13 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..connectome import BadSubjects, Connectomes, stack
-from ..connectome_checks import check_choice, check_cohort_size, check_regions, check_subjects
+from ..connectome_checks import (
+    FATAL_CODES,
+    check_choice,
+    check_cohort_size,
+    check_regions,
+    check_subjects,
+)
 from ..errors import DTwinInputError
 from .arrays import read_npy, read_npz
 from .cifti import read_pconn, read_ptseries
 from .nifti import read_nifti
 from .relmat import read_relmat
-from .request import Request, entity_of, subject_of
+from .request import Request, entity_of, in_order, match_subjects, plain_id, subject_of
 from .tables import REGION_COLUMNS, SUBJECT_COLUMNS, read_names
 from .tcp_hdf5 import read_tcp
 from .timeseries import read_timeseries
@@ -78,16 +84,22 @@ def read_connectomes(
         regions: names, or a table with a column name, label, parcel, region or regions.
             They name the rows of sources without names, and reorder (by name) the others.
             ``PATH:COLUMN`` takes them from another column of a table.
-        subjects: names in file order, or a table with a column subject, participant_id
-            or id, or ``PATH:COLUMN``.
+        subjects: names, or a table with a column subject, participant_id or id, or
+            ``PATH:COLUMN``. Where the source has ids (the array ``subjects`` of an npz,
+            ``sub-<id>`` in the file names of a folder, or file names of a folder of which
+            one is listed), these must be the same subjects, ``01`` and ``sub-01`` being
+            one, and are put in the order given. Otherwise they name the rows of a file,
+            or the files of a folder sorted by path, by position.
         atlas: (label image, table of label numbers and names), for 4-D NIfTI.
         is_fisher_z: the file holds Fisher z (connectomes made here from time series are
             Pearson r).
         bad_subjects: ``"raise"``, or ``"drop"`` bad subjects (in a folder also unreadable
-            files) and list their errors in ``rejected``.
+            files) and list their errors in ``rejected``. Values that look like Fisher z
+            without ``is_fisher_z`` are an error of the whole input under both.
 
     Raises:
         DTwinInputError: everything that can be wrong with the files; nothing is guessed.
+            Other subjects than the source has: ``subject_mismatch``.
         MissingExtraError: nibabel, nilearn or h5py are needed and absent.
     """
     check_choice("bad_subjects", bad_subjects, BadSubjects)
@@ -108,26 +120,17 @@ def read_connectomes(
 
 def _read_folder(folder: Path, request: Request) -> Connectomes:
     paths = _files_in(folder, with_images=request.atlas is not None)
-    names = request.subjects or _subjects_of(paths)
-    if len(names) != len(paths):
-        raise DTwinInputError(
-            "subject_count",
-            "names and files do not match in number",
-            field=str(folder),
-            wanted=f"{len(paths)} names",
-            got=f"{len(names)}",
-            fix="Give one name for each file, in the order of their paths",
-        )
+    names = _subjects_of(folder, paths, request.subjects)
     parts: list[Connectomes] = []
     rejected: list[DTwinInputError] = []
     for path, name in zip(paths, names, strict=True):
         try:
-            part = _reader_for(path)(path, replace(request, subjects=(name,)))
+            part = _read_one(path, name, request)
             if parts and parts[0].regions is not None:
                 part = part.align(parts[0].regions)
         except DTwinInputError as error:
-            error.subject = error.subject or name
-            if request.bad_subjects == "raise":
+            error.subject = name
+            if request.bad_subjects == "raise" or error.code in FATAL_CODES:
                 raise
             rejected.append(error)
             continue
@@ -137,7 +140,17 @@ def _read_folder(folder: Path, request: Request) -> Connectomes:
         parts.append(replace(part, rejected=()))
     if not parts:
         raise rejected[0]
-    return replace(stack(parts), rejected=tuple(rejected))
+    made = replace(stack(parts), rejected=tuple(rejected))
+    return made if request.subjects is None else in_order(made, request.subjects)
+
+
+def _read_one(path: Path, name: str, request: Request) -> Connectomes:
+    """The subject of one file under a name that may also tell its session, task and run."""
+    own = subject_of(path)
+    part = _reader_for(path)(path, replace(request, subjects=(own if _is_bids(own) else name,)))
+    for error in part.rejected:
+        error.subject = name
+    return replace(part, subjects=(name,) * len(part))
 
 
 def _files_in(folder: Path, *, with_images: bool) -> list[Path]:
@@ -155,7 +168,36 @@ def _files_in(folder: Path, *, with_images: bool) -> list[Path]:
     return sorted(paths)
 
 
-def _subjects_of(paths: Sequence[Path]) -> tuple[str, ...]:
+def _subjects_of(
+    folder: Path, paths: Sequence[Path], given: tuple[str, ...] | None
+) -> tuple[str, ...]:
+    """One name for each file: its own, or the given name of the same subject.
+
+    File names without ``sub-<id>`` are ids when a given name is among them; otherwise the
+    given names are taken in the order of the paths.
+    """
+    own = _ids_of(paths)
+    if given is None:
+        return check_subjects(own, field="file names")
+    if any(map(_is_bids, own)) or {*map(plain_id, own)} & {*map(plain_id, given)}:
+        return match_subjects(own, given, field=str(folder))
+    if len(given) != len(paths):
+        raise DTwinInputError(
+            "subject_count",
+            "names and files do not match in number",
+            field=str(folder),
+            wanted=f"{len(paths)} names",
+            got=f"{len(given)}",
+            fix="Give one name for each file, in the order of their paths",
+        )
+    return given
+
+
+def _is_bids(subject: str) -> bool:
+    return subject.startswith("sub-")
+
+
+def _ids_of(paths: Sequence[Path]) -> list[str]:
     """``sub-<id>`` of each file, with session, task and run where several files share it."""
     names = [subject_of(path) for path in paths]
     for entity in ("ses", "task", "run"):
@@ -164,7 +206,7 @@ def _subjects_of(paths: Sequence[Path]) -> tuple[str, ...]:
             name + entity_of(path, entity) if count[name] > 1 else name
             for path, name in zip(paths, names, strict=True)
         ]
-    return check_subjects(names, field="file names")
+    return names
 
 
 def _reader_for(path: Path) -> Reader:

@@ -47,8 +47,13 @@ def read_npz(path: Path, request: Request) -> Connectomes:
             _check_names_member(path, members[field])
             text = _read_member(path, archive, members[field], kinds="U")
             names[field] = tuple(text.ravel().tolist())
-    subjects = names.get("subjects") or _only_subject(path, array)
-    return request.connectomes(path, array, regions=names.get("regions"), subjects=subjects)
+    return request.connectomes(
+        path,
+        array,
+        regions=names.get("regions"),
+        subjects=_only_subject(path, array),
+        ids=names.get("subjects"),
+    )
 
 
 def _only_subject(path: Path, array: npt.NDArray[Any]) -> tuple[str, ...] | None:

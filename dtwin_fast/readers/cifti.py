@@ -1,4 +1,8 @@
-"""Parcellated CIFTI-2: ``.ptseries.nii`` and ``.pconn.nii``."""
+"""Parcellated CIFTI-2: ``.ptseries.nii`` and ``.pconn.nii``.
+
+HCP's files of Glasser's atlas call a parcel ``R_V1_ROI`` that tables of the atlas call
+``R_V1``. The ending ``_ROI`` is therefore dropped where all parcels of a file carry it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from ..errors import DTwinInputError, MissingExtraError
 from .nifti_header import read_header
 from .request import Request, parsing, subject_of
 from .timeseries import connectome_of_series
+
+ENDING = "_ROI"
 
 
 def read_ptseries(path: Path, request: Request) -> Connectomes:
@@ -79,7 +85,10 @@ def _is_parcels(axis: Any) -> bool:
 def _names(path: Path, axis: Any, wanted: int) -> tuple[str, ...]:
     if not _is_parcels(axis) or len(axis) != wanted:
         raise _axes_error(path, "an axis does not list the parcels")
-    return tuple(str(name).strip() for name in axis.name)
+    names = tuple(str(name).strip() for name in axis.name)
+    if all(name.endswith(ENDING) for name in names):
+        return tuple(name.removesuffix(ENDING) for name in names)
+    return names
 
 
 def _axes_error(path: Path, what: str) -> DTwinInputError:

@@ -6,7 +6,7 @@ import re
 import struct
 import tokenize
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from csv import Error as CsvError
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from zipfile import BadZipFile
 import numpy.typing as npt
 
 from ..connectome import BadSubjects, Connectomes
+from ..connectome_checks import first_few
 from ..errors import DTwinInputError
 
 PARSER_ERRORS: tuple[type[Exception], ...] = (
@@ -48,7 +49,8 @@ class Request:
 
     Attributes:
         regions: names for sources that have none, the wanted order for those that have.
-        subjects: names in file order, or None to take them from the source.
+        subjects: names in file order, or in the wanted order for sources with their own
+            ids; None to take them from the source.
         atlas: label image and its table, for 4-D NIfTI.
         is_fisher_z, bad_subjects: as in ``Connectomes.from_arrays``.
     """
@@ -66,20 +68,66 @@ class Request:
         *,
         regions: tuple[str, ...] | None = None,
         subjects: tuple[str, ...] | None = None,
+        ids: tuple[str, ...] | None = None,
         is_fisher_z: bool | None = None,
     ) -> Connectomes:
-        """Checked connectomes of a file's arrays and, where it has them, its names."""
+        """Checked connectomes of a file's arrays and, where it has them, its names.
+
+        Args:
+            subjects: what to call the subjects when nothing else names them.
+            ids: the subjects' names inside the file, which ``self.subjects`` must repeat.
+        """
+        names = ids or subjects
+        if self.subjects is not None:
+            names = match_subjects(ids, self.subjects, field=path.name) if ids else self.subjects
         made = Connectomes.from_arrays(
             fc,
             regions=self.regions if regions is None else regions,
-            subjects=self.subjects or subjects,
+            subjects=names,
             is_fisher_z=self.is_fisher_z if is_fisher_z is None else is_fisher_z,
             bad_subjects=self.bad_subjects,
             field=path.name,
         )
+        if self.subjects is not None:
+            made = in_order(made, self.subjects)
         if regions is not None and self.regions is not None:
-            return made.align(self.regions)
+            return made.align(self.regions, bad_subjects=self.bad_subjects)
         return made
+
+
+def match_subjects(ids: Sequence[str], wanted: Sequence[str], *, field: str) -> tuple[str, ...]:
+    """The wanted names in the order of a source's own ids.
+
+    ``01`` and ``sub-01`` are one subject, and so are ``NDAR_INV1`` and ``sub-NDARINV1``.
+
+    Raises:
+        DTwinInputError: not the same subjects (code ``subject_mismatch``).
+    """
+    named = {plain_id(name): name for name in wanted}
+    own = [plain_id(name) for name in ids]
+    if sorted(own) != sorted(map(plain_id, wanted)) or len(named) != len(own):
+        raise DTwinInputError(
+            "subject_mismatch",
+            "the subjects named are not the subjects of the source",
+            field=field,
+            wanted=first_few([name for name in wanted if plain_id(name) not in own] or wanted),
+            got=first_few([name for name in ids if plain_id(name) not in named] or ids),
+            fix="Name every subject of the source once, in any order, as sub-<id> or <id>; "
+            "or leave subjects= out",
+        )
+    return tuple(named[name] for name in own)
+
+
+def in_order(made: Connectomes, subjects: Sequence[str]) -> Connectomes:
+    """``made`` with its subjects in the order of names that include them all."""
+    place = {name: position for position, name in enumerate(made.subjects)}
+    order = [place[name] for name in subjects if name in place]
+    return made if order == sorted(order) else made.select(order)
+
+
+def plain_id(subject: str) -> str:
+    """A subject's name without what different tables write differently."""
+    return subject.removeprefix("sub-").replace("NDAR_INV", "NDARINV")
 
 
 @contextmanager

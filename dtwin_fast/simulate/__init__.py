@@ -6,8 +6,10 @@ ds005237) and of Human Connectome Project connectomes; tests/test_simulate.py li
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from ..connectome import Connectomes
 from ..connectome_checks import MAX_COHORT_BYTES, MAX_REGIONS
 from ..errors import DTwinInputError
 from ..spec import BOLD_REGIONS_20, TR_S, n_edges
+from .arguments import names, whole_number
 from .population import draw_people, draw_population
 from .teacher import Teacher, simulate_teacher
 from .traits import HERITABILITY
@@ -54,7 +57,7 @@ def simulate(
         n_subjects: S.
         n_regions: R.
         seed: the same seed gives the same cohort; person i does not depend on S.
-        n_factors: K latent factors of the connectome that traits can load on.
+        n_factors: latent factors of the connectome that traits can load on.
         heritability: changes to ``traits.HERITABILITY``: share of a trait's variance that the
             connectome holds.
         confounds: age moves connectome and speed; site and motion move the connectome, motion
@@ -72,12 +75,19 @@ def simulate(
             ``regions``).
         MissingExtraError: BOLD without nilearn installed.
     """
-    shares = _check(n_subjects, n_regions, seed, n_factors, heritability or {})
-    if not bold_regions or len(set(bold_regions)) != len(bold_regions):
-        raise _error("bold_regions", "different names, at least one", tuple(bold_regions))
-    population = draw_population(
-        n_regions, n_factors, seed, region_names, tuple(bold_regions), confounds
-    )
+    n_subjects = _integer("n_subjects", n_subjects, 1, 10**7)
+    n_regions = _integer("n_regions", n_regions, 16, MAX_REGIONS)
+    n_factors = _integer("n_factors", n_factors, 2, _MAX_FACTORS)
+    seed = _integer("seed", seed, 0, 2**63)
+    _check_size(n_subjects, n_regions, n_factors)
+    shares = _shares({} if heritability is None else heritability)
+    areas = names(bold_regions)
+    if not areas or len(set(areas)) != len(areas):
+        raise _error("bold_regions", "different names, at least one", reprlib.repr(bold_regions))
+    regions = None if region_names is None else names(region_names)
+    if regions is None and region_names is not None:
+        raise _error("region_names", "a list of names", reprlib.repr(region_names))
+    population = draw_population(n_regions, n_factors, seed, regions, areas, confounds)
     people, edges = draw_people(population, n_subjects)
     truth = Truth(
         population=population,
@@ -108,17 +118,14 @@ def simulate(
     return SimulatedCohort(cohort, truth)
 
 
-def _check(
-    n_subjects: int, n_regions: int, seed: int, n_factors: int, heritability: Mapping[str, float]
-) -> npt.NDArray[np.float64]:
-    for name, value, least, most in (
-        ("n_subjects", n_subjects, 1, 10**7),
-        ("n_regions", n_regions, 16, MAX_REGIONS),
-        ("n_factors", n_factors, 2, _MAX_FACTORS),
-        ("seed", seed, 0, 2**63),
-    ):
-        if type(value) is not int or not least <= value <= most:
-            raise _error(name, f"an integer from {least} to {most}", value)
+def _integer(name: str, value: object, least: int, most: int) -> int:
+    number = whole_number(value, least, most)
+    if number is None:
+        raise _error(name, f"an integer from {least} to {most}", reprlib.repr(value))
+    return number
+
+
+def _check_size(n_subjects: int, n_regions: int, n_factors: int) -> None:
     if n_factors > n_edges(n_regions) // 4:
         raise _error(
             "n_factors", f"at most {n_edges(n_regions) // 4}, a quarter of the edges", n_factors
@@ -126,13 +133,19 @@ def _check(
     size = 4 * n_edges(n_regions) * max(n_subjects, n_factors)
     if size > MAX_COHORT_BYTES:
         raise _error("n_subjects, n_regions", f"edges of at most {MAX_COHORT_BYTES} bytes", size)
-    for trait, share in heritability.items():
-        if trait not in HERITABILITY or not 0 <= share <= 1:
-            raise _error(
-                "heritability",
-                f"shares in [0, 1] of {', '.join(HERITABILITY)}",
-                f"{trait}: {share}",
-            )
+
+
+def _shares(heritability: Mapping[str, float]) -> npt.NDArray[np.float64]:
+    fits = isinstance(heritability, Mapping) and all(
+        trait in HERITABILITY and isinstance(share, Real) and 0 <= share <= 1
+        for trait, share in heritability.items()
+    )
+    if not fits:
+        raise _error(
+            "heritability",
+            f"shares in [0, 1] of {', '.join(HERITABILITY)}",
+            reprlib.repr(heritability),
+        )
     return np.array(list({**HERITABILITY, **heritability}.values()), np.float64)
 
 

@@ -70,8 +70,8 @@ class BoldModel:
         self.volume_s = tr_s * np.arange(schedule.n_volumes(tr_s))
         self.onset_s = schedule.onset_s
         self.response = _response(float(schedule.duration_s[0]))
-        (weights,) = TASKS[schedule.task].contrasts.values()
-        self.conditions = tuple(weights)
+        (contrast,) = TASKS[schedule.task].contrasts.values()
+        self.conditions = tuple(contrast)
         condition = np.array(schedule.condition)
         self.is_condition = np.array([condition == c for c in self.conditions])
         evoked = self._evoked(0.0)

@@ -1,9 +1,9 @@
 """Simulated connectomes: a block model plus factors, a person's own part, session and noise.
 
-In Fisher z: F_i = M0 + sum_k z_ik P_k + U_i + S_i,session + e_i,session. Every stage is a
-valid correlation matrix: the factors are added to M0 and clipped to positive eigenvalues; U and S
-mix the matrix with the correlations of a few random samples drawn from it; e is the error of
-estimating it from 488 autocorrelated volumes.
+In Fisher z: person = mean + sum of z x factor pattern + own part + session + error. Every stage
+is a valid correlation matrix: the factors are added to the mean and clipped to positive
+eigenvalues; the own part and the session mix the matrix with the correlations of a few random
+samples drawn from it; the error is that of estimating it from 488 autocorrelated volumes.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class ConnectomeModel:
     """What everyone's connectome is made from.
 
     Attributes:
-        mean_z: (R,R) M0, Fisher z with a zero diagonal.
-        patterns: (K,E) float32 change of every edge per unit of each factor, Fisher z.
+        mean_z: (R,R) mean, Fisher z with a zero diagonal.
+        patterns: (factors,E) float32 change of every edge per unit of each factor, Fisher z.
         site_pattern, motion_pattern: (R,R) changes per site step and per mm of mean FD.
     """
 
@@ -54,7 +54,7 @@ class ConnectomeModel:
 
 
 def make_model(atlas: Atlas, n_factors: int, rng: np.random.Generator) -> ConnectomeModel:
-    """Draw the block model, K factor patterns and the confounds' patterns."""
+    """Draw the block model, the factor patterns and the confounds' patterns."""
     n_regions = len(atlas.regions)
     loading = rng.uniform(0.74, 0.97, n_regions)
     scale = np.arange(1, n_factors + 1) ** -0.5
@@ -77,7 +77,7 @@ def make_model(atlas: Atlas, n_factors: int, rng: np.random.Generator) -> Connec
 def stable_correlation(
     model: ConnectomeModel, z: Float64, site_step: float, motion_mm: float, rng: np.random.Generator
 ) -> Float64:
-    """(R,R) a person's own correlation matrix: M0, factors z (K,), confounds and U."""
+    """(R,R) a person's own correlation matrix: mean, factors z, confounds and own part."""
     n_regions = len(model.mean_z)
     fisher_z = np.zeros_like(model.mean_z)
     fisher_z[np.triu_indices(n_regions, 1)] = z @ model.patterns
@@ -132,11 +132,11 @@ def _block_pattern(atlas: Atlas, loading: Float64, rng: np.random.Generator) -> 
     # Four networks against four: blocks whose edges move together, up and down.
     sides = []
     for _ in range(2):
-        weight = np.zeros(len(NETWORKS))
+        strength = np.zeros(len(NETWORKS))
         present = np.unique(atlas.network)
         chosen = rng.choice(present, min(4, len(present)), replace=False)
-        weight[chosen] = rng.choice([-1.0, 1.0], len(chosen)) * rng.uniform(0.6, 1.4, len(chosen))
-        sides.append(weight[atlas.network] * loading)
+        strength[chosen] = rng.choice([-1.0, 1.0], len(chosen)) * rng.uniform(0.6, 1.4, len(chosen))
+        sides.append(strength[atlas.network] * loading)
     return np.outer(*sides) + np.outer(*sides[::-1])
 
 

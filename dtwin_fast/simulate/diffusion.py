@@ -57,8 +57,8 @@ def _log_quantiles() -> Float64:
     for d, drift in enumerate(_DRIFTS):
         # Survival of Brownian motion with drift between 0 and 1, started at 1/2
         # (Feller 1968, XIV.6), integrated over the time of the first passage.
-        weight = sign * k * np.pi / ((drift**2 + k**2 * np.pi**2) / 2)
-        survival = 2 * np.cosh(drift / 2) * np.exp(-(drift**2) / 2 * _TIMES) * (weight @ decay)
+        term = sign * k * np.pi / ((drift**2 + k**2 * np.pi**2) / 2)
+        survival = 2 * np.cosh(drift / 2) * np.exp(-(drift**2) / 2 * _TIMES) * (term @ decay)
         reached = np.maximum.accumulate(1 - survival)
         inside = (reached > 1e-9) & (reached < 1 - 1e-9)
         table[d] = np.interp(

@@ -17,7 +17,7 @@ from .atlas import Atlas, make_atlas
 from .behaviour import ITEM_SD_S, TrialDraws
 from .bold import noise_root
 from .connectomes import ConnectomeModel, make_model, scan, stable_correlation
-from .traits import AGE_FACTOR, N_PERSON_DRAWS, N_RUN_DRAWS, TRAITS, unit_weights
+from .traits import AGE_FACTOR, N_PERSON_DRAWS, N_RUN_DRAWS, TRAITS, unit_loadings
 
 Float64 = npt.NDArray[np.float64]
 
@@ -25,7 +25,7 @@ SIMULATED_TASKS = ("faces", "stroop")
 SCHEDULE_SEED = 0
 """All simulated cohorts do the same trials, as all people of the TCP did."""
 
-_ATLAS, _MODEL, _WEIGHTS, _ITEMS, _PERSON, _OWN_EDGES, _SCAN, _RUN, _TRIALS, _BOLD = range(10)
+_ATLAS, _MODEL, _LOADINGS, _ITEMS, _PERSON, _OWN_EDGES, _SCAN, _RUN, _TRIALS, _BOLD = range(10)
 
 _MEDIAN_FD_MM, _LOG_FD_SD = 0.12, 0.5
 _MEAN_FD_MM = _MEDIAN_FD_MM * float(np.exp(_LOG_FD_SD**2 / 2))
@@ -40,9 +40,9 @@ class Population:
     Attributes:
         seed: of the whole cohort.
         atlas: R regions.
-        model: the connectomes' block model and K factor patterns.
-        trait_weights: (P,K) unit vectors: traits on factors.
-        contrast_weights: task -> (regions,K) unit vectors: BOLD contrasts on factors.
+        model: the connectomes' block model and factor patterns.
+        trait_loadings: (traits,factors) unit vectors: traits on factors.
+        contrast_loadings: task -> (regions,factors) unit vectors: BOLD contrasts on factors.
         schedules: task -> the run everyone does.
         item_effect_s: task -> (N,) seconds a trial adds to everyone's reaction time.
         bold_regions: names of the BOLD series.
@@ -52,8 +52,8 @@ class Population:
     seed: int
     atlas: Atlas
     model: ConnectomeModel
-    trait_weights: Float64
-    contrast_weights: dict[str, Float64]
+    trait_loadings: Float64
+    contrast_loadings: dict[str, Float64]
     schedules: dict[str, Schedule]
     item_effect_s: dict[str, Float64]
     bold_regions: tuple[str, ...]
@@ -70,16 +70,16 @@ def draw_population(
 ) -> Population:
     """Draw everything that people share."""
     atlas = make_atlas(n_regions, region_names, bold_regions, np.random.default_rng([seed, _ATLAS]))
-    rng = np.random.default_rng([seed, _WEIGHTS])
+    rng = np.random.default_rng([seed, _LOADINGS])
     schedules = {name: TASKS[name].make_schedule(SCHEDULE_SEED) for name in SIMULATED_TASKS}
     items = np.random.default_rng([seed, _ITEMS])
     return Population(
         seed=seed,
         atlas=atlas,
         model=make_model(atlas, n_factors, np.random.default_rng([seed, _MODEL])),
-        trait_weights=unit_weights(len(TRAITS), n_factors, rng),
-        contrast_weights={
-            name: unit_weights(len(bold_regions), n_factors, rng) for name in SIMULATED_TASKS
+        trait_loadings=unit_loadings(len(TRAITS), n_factors, rng),
+        contrast_loadings={
+            name: unit_loadings(len(bold_regions), n_factors, rng) for name in SIMULATED_TASKS
         },
         schedules=schedules,
         item_effect_s={
@@ -97,8 +97,8 @@ class People:
 
     Attributes:
         number: (S,) int64 a person's number, the name of their random streams.
-        z: (S,K) factors of the connectome.
-        trait_noise: (S,P) the part of the traits that the connectome does not hold.
+        z: (S,factors) factors of the connectome.
+        trait_noise: (S,traits) the part of the traits that the connectome does not hold.
         parameter_noise: (S,15) see ``traits.responders``.
         engagement: (S,) uniform in [0, 1).
         bold_base: (S,tasks) response to any trial.
@@ -138,7 +138,7 @@ class People:
 
 def draw_people(population: Population, n_subjects: int) -> tuple[People, npt.NDArray[np.float32]]:
     """S people, and their resting connectomes (S,E) float32 r of run 0."""
-    n_traits, n_factors = population.trait_weights.shape
+    n_traits, n_factors = population.trait_loadings.shape
     n_regions, n_tasks = len(population.bold_regions), len(SIMULATED_TASKS)
     normals = np.empty(
         (n_subjects, n_factors + n_traits + N_PERSON_DRAWS + n_tasks * (1 + n_regions) + 1)

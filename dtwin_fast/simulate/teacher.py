@@ -8,6 +8,7 @@ of the small example of Takahashi et al. 2026 (four latent dimensions).
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..errors import DTwinInputError
 from ..spec import PRESETS, TwinSpec
 from ..tasks import TASKS
 from ..weights import RNNWeights, count_weights, spec_weight_shapes
+from .arguments import whole_number
 
 _INPUT_GAIN, _RECURRENT_GAIN, _PERSON_SHARE = 1.0, 0.9, 0.3
 _LOADINGS = 3
@@ -68,10 +70,10 @@ def simulate_teacher(
             ``simulation``), or segments longer than a run (code ``simulation``).
         BackendUnavailableError: the backend cannot run here.
     """
-    sizes = {"n_subjects": n_subjects, "n_segments": n_segments, "n_latent": n_latent}
-    for name, value, least in (*((n, v, 1) for n, v in sizes.items()), ("seed", seed, 0)):
-        if type(value) is not int or value < least:
-            raise _error(name, f"an integer of at least {least}", value)
+    n_subjects = _integer("n_subjects", n_subjects, 1)
+    n_segments = _integer("n_segments", n_segments, 1)
+    n_latent = _integer("n_latent", n_latent, 1)
+    seed = _integer("seed", seed, 0)
     values = max(
         n_subjects * spec.n_edges,
         (n_subjects + n_latent) * count_weights(spec),
@@ -90,6 +92,13 @@ def simulate_teacher(
         inputs=inputs,
         outputs=np.asarray(rollout(weights, inputs, backend=backend).outputs, np.float32),
     )
+
+
+def _integer(name: str, value: object, least: int) -> int:
+    number = whole_number(value, least, 2**63)
+    if number is None:
+        raise _error(name, f"an integer from {least}", reprlib.repr(value))
+    return number
 
 
 def _person(seed: int, number: int) -> np.random.Generator:

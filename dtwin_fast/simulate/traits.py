@@ -60,12 +60,12 @@ N_RUN_DRAWS = 4
 """Standard normal numbers drawn for a person in one run of one task."""
 
 
-def unit_weights(n: int, n_factors: int, rng: np.random.Generator) -> Float64:
-    """(n,K) random unit vectors over the factors; the age factor has no weight."""
-    weights: Float64 = rng.standard_normal((n, n_factors))
-    weights[:, AGE_FACTOR] = 0
-    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
-    return weights
+def unit_loadings(n: int, n_factors: int, rng: np.random.Generator) -> Float64:
+    """(n,factors) random unit vectors over the factors; nothing loads on the age factor."""
+    loadings: Float64 = rng.standard_normal((n, n_factors))
+    loadings[:, AGE_FACTOR] = 0
+    loadings /= np.linalg.norm(loadings, axis=1, keepdims=True)
+    return loadings
 
 
 def general_speed(speed: Float64, age_z: Float64, motion_z: Float64) -> Float64:

@@ -29,13 +29,13 @@ _AMYGDALA = TRAITS.index("amygdala")
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Everything that made a cohort of S people, P traits and K factors.
+    """Everything that made a cohort of S people.
 
     Attributes:
-        population: what people share: atlas, factor patterns, trait weights, item effects.
+        population: what people share: atlas, factor patterns, trait loadings, item effects.
         people: what was drawn for each person.
-        z: (S,K) factors of the connectome, as edited.
-        heritability: (P,) share of each trait's variance that the factors hold.
+        z: (S,factors) factors of the connectome, as edited.
+        heritability: (traits,) share of each trait's variance that the factors hold.
         observed: the connectomes of the cohort.
         tr_s: repetition time of the BOLD series, seconds.
     """
@@ -49,28 +49,28 @@ class Truth:
 
     @property
     def trait_names(self) -> tuple[str, ...]:
-        """P names, the order of ``theta`` and ``gradient``."""
+        """Names, the order of ``theta`` and ``gradient``."""
         return TRAITS
 
     @property
     def theta(self) -> Float64:
-        """(S,P) traits in SD units: sqrt(h2) w.z + sqrt(1 - h2) noise."""
-        held = np.einsum("sk,pk->sp", self.z, self.population.trait_weights)
+        """(S,traits) in SD units: sqrt(h2) loading.z + sqrt(1 - h2) noise."""
+        held = np.einsum("sk,pk->sp", self.z, self.population.trait_loadings)
         share = self.heritability
         theta = np.sqrt(share) * held + np.sqrt(1 - share) * self.people.trait_noise
         return np.asarray(theta, np.float64)
 
     @cached_property
     def factor_gradient(self) -> Float64:
-        """(K,E) change of each factor per unit of Fisher z: pseudo-inverse of the patterns."""
+        """(factors,E) change of each factor per unit of Fisher z: the patterns' inverse."""
         patterns = self.population.model.patterns.astype(np.float64)
         return np.asarray(np.linalg.solve(patterns @ patterns.T, patterns), np.float64)
 
     @cached_property
     def gradient(self) -> Float64:
-        """(P,E) true change of each trait per unit of Fisher z of each edge."""
-        weights = np.sqrt(self.heritability)[:, None] * self.population.trait_weights
-        return weights @ self.factor_gradient
+        """(traits,E) true change of each trait per unit of Fisher z of each edge."""
+        loadings = np.sqrt(self.heritability)[:, None] * self.population.trait_loadings
+        return loadings @ self.factor_gradient
 
     def causal_edges(self, trait: str, share: float = 0.05) -> npt.NDArray[np.bool_]:
         """(E,) the ``share`` of edges that move a trait most; none where nothing moves it."""
@@ -114,7 +114,7 @@ class Truth:
     def betas(self, task: str) -> Float64:
         """(S,2,regions) BOLD responses to the two conditions of the task's contrast."""
         t = SIMULATED_TASKS.index(task)
-        held = np.einsum("sk,rk->sr", self.z, self.population.contrast_weights[task])
+        held = np.einsum("sk,rk->sr", self.z, self.population.contrast_loadings[task])
         own = (
             np.sqrt(PERSON_HERITABILITY) * held
             + np.sqrt(1 - PERSON_HERITABILITY) * self.people.bold_noise[:, t]

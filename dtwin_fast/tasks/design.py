@@ -1,4 +1,4 @@
-"""General linear model of a run at TR, through nilearn: designs, contrasts and their weights."""
+"""General linear model of a run at TR, through nilearn: designs, contrasts, projections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Contrasts = Mapping[str, Mapping[str, float]]
 
 
 def design_matrix(schedule: Schedule, tr_s: float) -> tuple[Float64, tuple[str, ...]]:
-    """(V,P) float64 design at TR and its P column names, through nilearn.
+    """(V,columns) float64 design at TR and the names of its columns, through nilearn.
 
     One column per condition under its own name, with its temporal derivative, then cosine
     drifts and a constant. A trial is a boxcar of the time its stimulus is on. Volume v is
@@ -39,7 +39,7 @@ def design_matrix(schedule: Schedule, tr_s: float) -> tuple[Float64, tuple[str, 
 def contrast_projection(
     schedule: Schedule, contrasts: Contrasts, *, tr_s: float, dt_s: float
 ) -> npt.NDArray[np.float32]:
-    """(K,T) float32 weights: ``projection @ bold`` are ordinary-least-squares contrast effects.
+    """(K,T) float32 rows: ``projection @ bold`` are ordinary-least-squares contrast effects.
 
     ``bold`` has T steps of ``dt_s``. Row k is c_k' pinv(X), X being :func:`design_matrix`, set
     at the steps of the volumes (``schedule.volume_steps``) and zero elsewhere, so nothing is
@@ -61,9 +61,9 @@ def contrast_projection(
         )
     _check_contrasts(schedule, contrasts)
     design, columns = design_matrix(schedule, tr_s)
-    weights = _contrast_vectors(contrasts, columns)
-    projection = np.zeros((len(weights), schedule.n_steps(dt_s)), np.float32)
-    projection[:, schedule.volume_steps(tr_s, dt_s)] = weights @ np.linalg.pinv(design)
+    vectors = _contrast_vectors(contrasts, columns)
+    projection = np.zeros((len(vectors), schedule.n_steps(dt_s)), np.float32)
+    projection[:, schedule.volume_steps(tr_s, dt_s)] = vectors @ np.linalg.pinv(design)
     return projection
 
 
@@ -77,7 +77,7 @@ def fit_contrasts(
     Args:
         bold: (V,R) one subject's series at TR.
         schedule: the run it comes from.
-        contrasts: contrast name -> condition name -> weight.
+        contrasts: contrast name -> condition name -> coefficient.
         tr_s: repetition time, seconds.
 
     Raises:
@@ -97,33 +97,34 @@ def fit_contrasts(
         )
     _check_contrasts(schedule, contrasts)
     design, columns = design_matrix(schedule, tr_s)
-    weights = _contrast_vectors(contrasts, columns)
+    vectors = _contrast_vectors(contrasts, columns)
     from nilearn.glm import compute_contrast
     from nilearn.glm.first_level import run_glm
 
     labels, results = run_glm(bold.astype(np.float64), design, noise_model="ar1")
-    fitted = [compute_contrast(labels, results, c, stat_type="t") for c in weights]
+    fitted = [compute_contrast(labels, results, c, stat_type="t") for c in vectors]
     effect = np.array([f.effect_size() for f in fitted], np.float32)
     return effect, np.array([f.stat() for f in fitted], np.float32)
 
 
 def _check_contrasts(schedule: Schedule, contrasts: Contrasts) -> None:
     known = dict.fromkeys(schedule.condition)
-    for name, weights in contrasts.items():
-        if not weights or (unknown := [c for c in weights if c not in known]):
+    for name, coefficients in contrasts.items():
+        if not coefficients or (unknown := [c for c in coefficients if c not in known]):
             raise DTwinInputError(
                 "contrast",
                 "this contrast is not one of the run",
                 field=f"contrasts[{name!r}]",
-                wanted=f"weights for conditions among {', '.join(known)}",
-                got=", ".join(unknown) if weights else "no weights",
+                wanted=f"coefficients of conditions among {', '.join(known)}",
+                got=", ".join(unknown) if coefficients else "no coefficients",
                 fix="Use the contrasts of the run's own task",
             )
 
 
 def _contrast_vectors(contrasts: Contrasts, columns: tuple[str, ...]) -> Float64:
     return np.array(
-        [[weights.get(c, 0.0) for c in columns] for weights in contrasts.values()], np.float64
+        [[coefficients.get(c, 0.0) for c in columns] for coefficients in contrasts.values()],
+        np.float64,
     ).reshape(len(contrasts), len(columns))
 
 

@@ -21,6 +21,8 @@ STIMULUS_S, CUE_S, RUN_S = 1.9, 2.9, 394.4
 # positions top, left, right. A blank position is (0, 0), hence no shape is.
 CUE_INPUT = {"face": 0, "shape": 1}
 SHAPES = ((1, 0), (0, 1), (1, 1))
+_STREAM = 0
+"""Name of this task's random numbers: each task draws its own from one seed."""
 
 Codes = npt.NDArray[np.floating]
 
@@ -31,7 +33,7 @@ def make_schedule(seed: int = 0) -> Schedule:
     Draws the order of sides and shapes and the codes of the faces: each dimension of a face is
     uniform in [0, 0.1] or [0.9, 1]; the wrong picture differs from the right one in which.
     """
-    rng = np.random.default_rng([seed, CUE_INPUT["face"]])
+    rng = np.random.default_rng([seed, _STREAM])
     condition = [("shape", "face")[b % 2] for b in range(N_BLOCKS) for _ in range(BLOCK_TRIALS)]
     n_trials = len(condition)
     correct = np.empty(n_trials, np.int64)

@@ -22,7 +22,7 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """The N trials and M cues of one run, the same for everyone who does it.
+    """The N trials and the cues of one run, the same for everyone who does it.
 
     Attributes:
         task: key of ``dtwin_fast.tasks.TASKS``.
@@ -34,8 +34,8 @@ class Schedule:
         correct: (N,) int64 action channel of the correct response.
         stimulus: (N,C) float32 codes on the C sensory inputs while the stimulus is on.
         item: (N,) int64 number of the stimulus; equal numbers are equal stimuli.
-        cue_onset_s, cue_duration_s: (M,) float64 seconds; cues need no response.
-        cue: (M,C) float32 codes on the sensory inputs while the cue is on.
+        cue_onset_s, cue_duration_s: (cues,) float64 seconds; cues need no response.
+        cue: (cues,C) float32 codes on the sensory inputs while the cue is on.
 
     Raises:
         DTwinInputError: parts of different length, or times outside the run

@@ -20,13 +20,16 @@ SOA_COUNTS = {2.25: 25, 4.5: 26, 8.25: 27}
 STIMULI = ((0, 0), (1, 1), (2, 2), (1, 0), (2, 0), (0, 1), (2, 1), (0, 2), (1, 2))
 STIMULUS_COUNTS = (18, 18, 18, 4, 4, 4, 4, 4, 4)
 
+_STREAM = 1
+"""Name of this task's random numbers: each task draws its own from one seed."""
+
 
 def make_schedule(seed: int = 0) -> Schedule:
     """78 trials, 54 congruent and 24 incongruent; draws their order and that of the SOAs.
 
     The response window is the time to the next onset (SOA).
     """
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([seed, _STREAM])
     item = rng.permutation(np.repeat(np.arange(len(STIMULI)), STIMULUS_COUNTS))
     soa_s = rng.permutation(np.repeat(list(SOA_COUNTS), list(SOA_COUNTS.values())))
     word, ink = np.array(STIMULI)[item].T

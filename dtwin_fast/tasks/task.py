@@ -24,7 +24,7 @@ class Task:
         name: key in ``TASKS``.
         flag: value of the last input through the whole run.
         action_names: meaning of the three action channels.
-        contrasts: contrast name -> condition name -> weight.
+        contrasts: contrast name -> condition name -> coefficient.
         make_schedule: seed -> Schedule.
     """
 

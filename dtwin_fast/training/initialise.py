@@ -28,9 +28,9 @@ def hyperfan(layers: Sequence[nn.Linear], spec: TwinSpec) -> None:
     After Chang, Flokas and Lipson 2020 (Principled weight initialization for
     hypernetworks): a generated weight is bias + row . h with h the last hidden layer, so
     Var = Var(bias) + fan_in(last) Var(row) Var(h), the second part over people. The total
-    is 1 / fan_in of the MAIN network's matrix. The bias carries most of it, an RNN shared by everyone, and the rows
-    the rest (``PERSONAL_SHARE``), what differs between people. Recurrent units get leaks
-    of different time constants, up to the response time of the BOLD signal.
+    is 1 / fan_in of the MAIN network's matrix. The bias carries most of it, an RNN shared
+    by everyone, and the rows the rest (``PERSONAL_SHARE``), what differs between people.
+    Recurrent units get leaks of different time constants, up to the response time of BOLD.
     """
     last = layers[-1]
     spread = _spread_between_people(layers)
