@@ -224,7 +224,7 @@ class Connectomes:
                 field="connectomes",
                 wanted=f"{len(wanted)} named regions",
                 got=f"{self.n_regions} unnamed regions",
-                fix="Give regions= with the names in the order of the matrix rows",
+                fix="Give regions= (--regions) with the names in the order of the matrix rows",
             )
         if wanted == self.regions:
             return self

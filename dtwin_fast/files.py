@@ -22,10 +22,12 @@ def as_path(value: object, *, field: str) -> Path:
     """The value as a path.
 
     Raises:
-        DTwinInputError: neither text nor a path (code ``argument``).
+        DTwinInputError: neither text nor a path, or empty (code ``argument``).
     """
-    if isinstance(value, (str, os.PathLike)) and isinstance(text := os.fspath(value), str):
-        return Path(text)
+    if isinstance(value, (str, os.PathLike)):
+        text = os.fspath(value)
+        if text and isinstance(text, str):
+            return Path(text)
     raise DTwinInputError(
         "argument",
         "this is not a path",

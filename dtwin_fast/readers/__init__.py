@@ -21,6 +21,7 @@ from ..connectome_checks import (
     check_subjects,
 )
 from ..errors import DTwinInputError
+from ..files import as_path
 from .arrays import read_npy, read_npz
 from .cifti import read_pconn, read_ptseries
 from .nifti import read_nifti
@@ -103,7 +104,7 @@ def read_connectomes(
         MissingExtraError: nibabel, nilearn or h5py are needed and absent.
     """
     check_choice("bad_subjects", bad_subjects, BadSubjects)
-    source = _as_path(path, "path")
+    source = as_path(path, field="path")
     region_names = _names_from(regions, "regions", REGION_COLUMNS)
     subject_names = _names_from(subjects, "subjects", SUBJECT_COLUMNS)
     request = Request(
@@ -222,24 +223,11 @@ def _reader_for(path: Path) -> Reader:
     )
 
 
-def _as_path(path: object, field: str) -> Path:
-    if isinstance(path, (str, os.PathLike)) and path != "":
-        return Path(path)
-    raise DTwinInputError(
-        "argument",
-        "this is not a path",
-        field=field,
-        wanted="text or a pathlib.Path",
-        got=type(path).__name__,
-        fix="Give the path of a file or folder",
-    )
-
-
 def _names_from(
     names: Sequence[str] | str | os.PathLike[str] | None, field: str, columns: tuple[str, ...]
 ) -> Sequence[str] | None:
     if isinstance(names, (str, os.PathLike)):
-        return read_names(_as_path(names, field), columns, field)
+        return read_names(as_path(names, field=field), columns, field)
     return names
 
 
@@ -253,7 +241,7 @@ def _atlas_paths(atlas: tuple[object, ...]) -> tuple[Path, Path]:
             got=type(atlas).__name__,
             fix="Give both paths",
         )
-    return _as_path(atlas[0], "atlas image"), _as_path(atlas[1], "atlas table")
+    return as_path(atlas[0], field="atlas image"), as_path(atlas[1], field="atlas table")
 
 
 def _folder_error(folder: Path, got: str) -> DTwinInputError:

@@ -49,7 +49,7 @@ def read_relmat(path: Path, request: Request) -> Connectomes:
             "regions_unnamed",
             "this table has no region names",
             field=path.name,
-            fix="Give regions= with the names in row order, or add a header row",
+            fix="Give regions= (--regions) with the names in row order, or add a header row",
         )
     return request.connectomes(
         path,

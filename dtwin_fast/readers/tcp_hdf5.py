@@ -55,7 +55,7 @@ def read_tcp(path: Path, request: Request) -> Connectomes:
                 field=path.name,
                 wanted=str(n_regions),
                 got=str(dataset.shape),
-                fix="Give regions= with the names of the file's regions",
+                fix="Give regions= (--regions) with the names of the file's regions",
             )
         data: npt.NDArray[Any] = dataset[()]
     series = data.T if data.shape[0] == n_regions else data
