@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "dtwin.h"
+#include "simd/isa.h"
 
 namespace py = pybind11;
 
@@ -167,14 +168,24 @@ void rollout(const std::string& cell, const Array<F>& w_ih, const Array<F>& w_hh
         status = dtwin_rollout(&p);
     }
     if (status == DTWIN_ERROR_MEMORY) throw std::bad_alloc();
+    if (status == DTWIN_ERROR_ISA) throw std::runtime_error(dtwin_strerror(status));
     if (status) throw py::value_error(dtwin_strerror(status));
+}
+
+py::tuple usable_isas() {
+    int count = 0;
+    const dtwin::Isa* const* isas = dtwin::usable_isas(&count);
+    py::tuple names(count);
+    for (int i = 0; i < count; ++i) names[i] = isas[i]->name;
+    return names;
 }
 
 py::dict build_info() {
     py::dict info;
     info["compiler"] = DTWIN_COMPILER;
     info["flags"] = DTWIN_FLAGS;
-    info["isa"] = dtwin_isa();
+    info["isa"] = dtwin_isa();  // None where DTWIN_ISA names one that cannot run
+    info["isas"] = usable_isas();
     info["hardware_threads"] = std::thread::hardware_concurrency();
     return info;
 }

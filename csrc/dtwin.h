@@ -41,7 +41,8 @@ typedef enum dtwin_status {
     DTWIN_ERROR_NULL = 7,      /* a required pointer is NULL */
     DTWIN_ERROR_ALIGNMENT = 8, /* a pointer is not aligned to its element type */
     DTWIN_ERROR_THREADS = 9,   /* n_threads is outside 0..DTWIN_MAX_THREADS */
-    DTWIN_ERROR_MEMORY = 10    /* the workspace could not be allocated */
+    DTWIN_ERROR_MEMORY = 10,   /* the workspace could not be allocated */
+    DTWIN_ERROR_ISA = 11       /* DTWIN_ISA names an instruction set that cannot run here */
 } dtwin_status;
 
 #define DTWIN_MAX_THREADS 1024
@@ -100,7 +101,8 @@ DTWIN_API int dtwin_rollout(const dtwin_rollout_params* params);
 /* One sentence for a status; never NULL, never to be freed. */
 DTWIN_API const char* dtwin_strerror(int status);
 
-/* The instruction set the engine runs on: "baseline". */
+/* The instruction set the engine runs on, chosen at the first call: "baseline", "avx2" or
+   "avx512"; the environment variable DTWIN_ISA forces one. NULL when that cannot run here. */
 DTWIN_API const char* dtwin_isa(void);
 
 #ifdef __cplusplus

@@ -51,7 +51,9 @@ inline void tile(int64_t depth, const F* a, int64_t lda, const F* b, int64_t row
             for (int v = 0; v < kVectors; ++v) {
                 const Vec<F> column = load(b + g * panel_stride + v * kLanes<F>);
 #pragma GCC unroll 8
-                for (int r = 0; r < kRows; ++r) sum[r][g][v] += a[r * lda + k] * column;
+                for (int r = 0; r < kRows; ++r) {
+                    sum[r][g][v] = fma(Vec<F>{} + a[r * lda + k], column, sum[r][g][v]);
+                }
             }
         }
     }

@@ -7,6 +7,8 @@
 #include <system_error>
 #include <thread>
 
+#include "simd/isa.h"
+
 namespace dtwin {
 namespace {
 
@@ -154,7 +156,9 @@ int check_rollout(const dtwin_rollout_params* params) {
 
 int run_rollout(const dtwin_rollout_params& params) {
     if (params.n_subjects == 0) return DTWIN_OK;
-    const Isa& isa = kBaseline;
+    const Isa* found = active_isa();
+    if (!found) return DTWIN_ERROR_ISA;
+    const Isa& isa = *found;
     size_t bytes = 0;
     if (!isa.workspace_bytes(params, &bytes)) return DTWIN_ERROR_OVERFLOW;
 
@@ -214,11 +218,16 @@ const char* dtwin_strerror(int status) {
             return "n_threads is negative or above DTWIN_MAX_THREADS";
         case DTWIN_ERROR_MEMORY:
             return "the workspace could not be allocated";
+        case DTWIN_ERROR_ISA:
+            return "DTWIN_ISA names no instruction set that this library and processor have";
         default:
             return "unknown status";
     }
 }
 
-const char* dtwin_isa(void) { return dtwin::kBaseline.name; }
+const char* dtwin_isa(void) {
+    const dtwin::Isa* isa = dtwin::active_isa();
+    return isa ? isa->name : nullptr;
+}
 
 }  // extern "C"

@@ -19,8 +19,6 @@ struct Isa {
     void (*rollout_subject)(const dtwin_rollout_params& params, int64_t subject, void* workspace);
 };
 
-extern const Isa kBaseline;
-
 // DTWIN_OK, or why these arguments cannot be run.
 int check_rollout(const dtwin_rollout_params* params);
 

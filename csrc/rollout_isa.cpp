@@ -339,5 +339,8 @@ void rollout_subject(const dtwin_rollout_params& params, int64_t subject, void* 
 #define DTWIN_TEXT_OF(name) #name
 #define DTWIN_TEXT(name) DTWIN_TEXT_OF(name)
 
-const dtwin::Isa dtwin::DTWIN_ISA_TABLE{DTWIN_TEXT(DTWIN_ISA), dtwin::DTWIN_ISA::workspace_bytes,
-                                        dtwin::DTWIN_ISA::rollout_subject};
+namespace dtwin {
+extern const Isa DTWIN_ISA_TABLE;  // const alone would keep it inside this file
+const Isa DTWIN_ISA_TABLE{DTWIN_TEXT(DTWIN_ISA), DTWIN_ISA::workspace_bytes,
+                          DTWIN_ISA::rollout_subject};
+}  // namespace dtwin

@@ -1,6 +1,6 @@
 """The compiled engine (csrc/bindings.cpp); dtwin_fast.dispatch is its public face."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,4 +29,4 @@ def rollout(
     diverged: npt.NDArray[np.bool_],  # (S,), written
     n_threads: int,
 ) -> None: ...
-def build_info() -> dict[str, str | int]: ...
+def build_info() -> dict[str, Any]: ...

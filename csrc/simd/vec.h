@@ -7,6 +7,12 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 namespace dtwin::DTWIN_ISA {
 
 #if defined(__AVX512F__)
@@ -71,6 +77,36 @@ inline void store(F* to, Vec<F> v) {
     std::memcpy(to, &v, sizeof v);
 }
 
+// a b + c, rounded once where the instruction set can. Said explicitly: contraction is off, since
+// a compiler is free to fuse the same expression in one place and not in another.
+#if defined(__AVX512F__)
+inline Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+    return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+inline Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+    return (Vec<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+}
+#elif defined(__FMA__)
+inline Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+    return (Vec<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+inline Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+    return (Vec<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+}
+#elif defined(__aarch64__)
+inline Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+    return (Vec<float>)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+inline Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+    return (Vec<double>)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+}
+#else
+template <class V>
+inline V fma(V a, V b, V c) {
+    return a * b + c;
+}
+#endif
+
 // |x|, at most `limit`; NaN stays NaN.
 template <class F>
 inline Vec<F> clamped_magnitude(Vec<F> x, F limit) {
@@ -107,7 +143,7 @@ inline SplitExp<F> split_exp(Vec<F> x) {
     const Vec<F> n = rounded - L::kRound;
     const Vec<F> r = (x - n * L::kLn2High) - n * L::kLn2Low;
     Vec<F> series = Vec<F>{} + inverse.at[L::kDegree];
-    for (int k = L::kDegree - 1; k >= 2; --k) series = series * r + inverse.at[k];
+    for (int k = L::kDegree - 1; k >= 2; --k) series = fma(series, r, Vec<F>{} + inverse.at[k]);
     return {(Vec<F>)(((Bits)rounded << L::kMantissaBits) + L::kOne), r + r * r * series};
 }
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from .._core import CELLS, build_info
 from .._core import rollout as core_rollout
+from ..errors import BackendUnavailableError
 from ..weights import WEIGHT_NAMES, FloatArray
 from .interface import Problem, Solution
 
@@ -29,8 +32,18 @@ def isa() -> str:
     return str(build_info()["isa"])
 
 
+def _check_isa() -> None:
+    build = build_info()
+    if build["isa"] is None:
+        raise BackendUnavailableError(
+            f"DTWIN_ISA={os.environ.get('DTWIN_ISA')!r} names no instruction set that the engine "
+            f"has and this processor runs. Unset it, or use one of {', '.join(build['isas'])}."
+        )
+
+
 def rollout(problem: Problem, *, return_states: bool, n_threads: int) -> Solution:
     """Solve the problem in the dtype of its arrays; nothing is copied that lies well."""
+    _check_isa()
     weights = problem.weights
     dtype = weights.w_hh.dtype
     n_subjects, n_sequences, n_hidden = problem.state_shape
