@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dtwin_fast.cells import CELLS
-from dtwin_fast.dispatch import rollout
+from dtwin_fast.dispatch import isa, rollout
 from dtwin_fast.weights import RNNWeights, weight_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -324,4 +324,4 @@ def test_every_misuse_has_its_code_and_writes_nothing(program: Path) -> None:
 
 
 def test_isa_name_from_c(program: Path) -> None:
-    assert run(program, "isa").strip() == "baseline"
+    assert run(program, "isa").strip() == isa("cpu")

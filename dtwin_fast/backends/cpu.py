@@ -28,22 +28,23 @@ def supports_vjp(cell: str, precision: str) -> str | None:
 
 
 def isa() -> str:
-    """The instruction set of the engine's time loop."""
-    return str(build_info()["isa"])
+    """The instruction set of the engine's time loop: the widest, or the one DTWIN_ISA names.
 
-
-def _check_isa() -> None:
+    Raises:
+        BackendUnavailableError: DTWIN_ISA names one that cannot run here.
+    """
     build = build_info()
     if build["isa"] is None:
         raise BackendUnavailableError(
             f"DTWIN_ISA={os.environ.get('DTWIN_ISA')!r} names no instruction set that the engine "
             f"has and this processor runs. Unset it, or use one of {', '.join(build['isas'])}."
         )
+    return str(build["isa"])
 
 
 def rollout(problem: Problem, *, return_states: bool, n_threads: int) -> Solution:
     """Solve the problem in the dtype of its arrays; nothing is copied that lies well."""
-    _check_isa()
+    isa()
     weights = problem.weights
     dtype = weights.w_hh.dtype
     n_subjects, n_sequences, n_hidden = problem.state_shape
