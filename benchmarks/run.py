@@ -8,6 +8,7 @@ ratio: absolute times depend on the machine and its neighbours.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -21,13 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from dtwin_fast import RNNWeights, rollout
+from dtwin_fast import RNNWeights, rollout, rollout_vjp
 from dtwin_fast.dispatch import isa
 from dtwin_fast.provenance import package_version
-from dtwin_fast.weights import weight_shapes
+from dtwin_fast.weights import WEIGHT_NAMES, weight_shapes
 
 MAX_REL_ERR = 1e-5
-"""Of float32 outputs against float64, relative to the largest output."""
+"""Of float32 results against float64, relative to the largest element of each array."""
 
 
 @dataclass(frozen=True)
@@ -71,45 +72,61 @@ def make(case: Case, dtype: type = np.float32) -> tuple[RNNWeights, np.ndarray]:
     return RNNWeights(case.cell, *arrays), inputs
 
 
-def implementations(case: Case) -> dict[str, Callable[[], np.ndarray]]:
-    """Name -> a call that returns the outputs (S,B,T,O)."""
-    weights, inputs = make(case)
-    return {
-        "dtwin-cpu": lambda: rollout(weights, inputs, backend="cpu").outputs,
-        "torch": lambda: rollout(weights, inputs, backend="reference").outputs,
-    }
+Call = Callable[[], dict[str, np.ndarray]]
 
 
-def run_case(name: str, case: Case, repeats: int) -> list[dict[str, Any]]:
+def calls(case: Case, op: str, dtype: type, precision: str) -> dict[str, Call]:
+    """Name -> a call that returns what is compared: outputs, or gradients."""
+    weights, inputs = make(case, dtype)
+    d_outputs = np.ones((case.S, case.B, case.T, case.O), dtype) / (case.T * case.O)
+
+    def forward(backend: str) -> dict[str, np.ndarray]:
+        result = rollout(weights, inputs, backend=backend, precision=precision)
+        return {"outputs": result.outputs}
+
+    def forward_backward(backend: str) -> dict[str, np.ndarray]:
+        # The gradients need the states, so this includes a forward pass.
+        found = rollout_vjp(weights, inputs, d_outputs, backend=backend, precision=precision)
+        return {name: getattr(found.weights, name) for name in WEIGHT_NAMES}
+
+    run = {"fwd": forward, "fwd_bwd": forward_backward}[op]
+    return {"dtwin-cpu": lambda: run("cpu"), "torch": lambda: run("reference")}
+
+
+def run_case(name: str, case: Case, op: str, repeats: int) -> list[dict[str, Any]]:
     """Verify, then time; one row per implementation."""
-    calls = implementations(case)
-    weights, inputs = make(case, np.float64)
-    wanted = rollout(weights, inputs, backend="reference", precision="float64").outputs
+    timed = calls(case, op, np.float32, "float32")
+    wanted = calls(case, op, np.float64, "float64")["torch"]()
     errors = {
-        impl: float(np.abs(call() - wanted).max() / np.abs(wanted).max())
-        for impl, call in calls.items()
+        impl: max(
+            float(np.abs(found - wanted[key]).max() / np.abs(wanted[key]).max())
+            for key, found in call().items()
+        )
+        for impl, call in timed.items()
     }
     for impl, error in errors.items():
         if not error <= MAX_REL_ERR:
-            raise SystemExit(f"{name}: {impl} is wrong (relative error {error:.2e}); not timed")
-    times: dict[str, list[float]] = {impl: [] for impl in calls}
+            raise SystemExit(f"{name} {op}: {impl} is off by {error:.2e}; not timed")
+    times: dict[str, list[float]] = {impl: [] for impl in timed}
     for _ in range(repeats):
-        for impl, call in calls.items():
+        for impl, call in timed.items():
             start = time.perf_counter()
             call()
             times[impl].append(time.perf_counter() - start)
     median = {impl: statistics.median(values) for impl, values in times.items()}
+    # The backward pass has two products for each of the forward's.
+    flop = case.flop * {"fwd": 1, "fwd_bwd": 3}[op]
     return [
         {
             "case": name,
-            "op": "fwd",
+            "op": op,
             "impl": impl,
             "median_s": median[impl],
             "rel_err": errors[impl],
-            "gflops": case.flop / median[impl] / 1e9,
+            "gflops": flop / median[impl] / 1e9,
             "ratio_to_best_peer": median["torch"] / median[impl],
         }
-        for impl in calls
+        for impl in timed
     ]
 
 
@@ -117,20 +134,20 @@ def main() -> None:
     """Run the chosen cases, print a table, write JSON when asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", default="all", help=f"all, or some of {','.join(CASES)}")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="default 5")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     names = list(CASES) if args.cases == "all" else args.cases.split(",")
     if unknown := set(names) - set(CASES):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     rows = []
-    print(f"{'case':<14} {'impl':<10} {'median s':>9} {'GFLOP/s':>8} {'ratio':>6} {'rel err':>8}")
-    for name in names:
-        for row in run_case(name, CASES[name], args.repeats):
+    print(f"{'case':<14} {'op':<8} {'impl':<10} {'median s':>9} {'GFLOP/s':>8} ratio  rel err")
+    for name, op in itertools.product(names, ("fwd", "fwd_bwd")):
+        for row in run_case(name, CASES[name], op, args.repeats):
             rows.append(row)
             print(
-                f"{name:<14} {row['impl']:<10} {row['median_s']:9.4f} {row['gflops']:8.1f} "
-                f"{row['ratio_to_best_peer']:6.2f} {row['rel_err']:8.1e}",
+                f"{name:<14} {op:<8} {row['impl']:<10} {row['median_s']:9.4f} "
+                f"{row['gflops']:8.1f} {row['ratio_to_best_peer']:5.2f} {row['rel_err']:8.1e}",
                 flush=True,
             )
     if args.json:

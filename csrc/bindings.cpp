@@ -86,6 +86,95 @@ F* result(const char* name, Array<F>& array, std::initializer_list<int64_t> want
     return array.mutable_data();
 }
 
+// The arrays that a rollout and its gradients read.
+template <class F>
+struct Problem {
+    dtwin_rollout_params p{};
+    int64_t S, B, T, I, H, GH, O;
+    int64_t rows;  // of the outputs: T, or K under a projection
+
+    Problem(const std::string& cell, const Array<F>& w_ih, const Array<F>& w_hh,
+            const Array<F>& b_ih, const Array<F>& b_hh, const Array<F>& w_out,
+            const Array<F>& b_out, const Array<F>& inputs, const std::optional<Array<F>>& h0,
+            const std::optional<Array<F>>& c0, const std::optional<Array<F>>& projection,
+            int n_threads) {
+        if (w_hh.ndim() != 3) refuse("w_hh", "wanted 3 axes");
+        if (w_ih.ndim() != 3) refuse("w_ih", "wanted 3 axes");
+        if (w_out.ndim() != 3) refuse("w_out", "wanted 3 axes");
+        const bool shared = inputs.ndim() == 3;
+        if (!shared && inputs.ndim() != 4) refuse("inputs", "wanted 3 or 4 axes");
+
+        p.struct_size = sizeof p;
+        p.dtype = sizeof(F) == sizeof(double) ? DTWIN_FLOAT64 : DTWIN_FLOAT32;
+        p.n_threads = n_threads;
+        int64_t n_gates = 0;
+        for (const auto& known : kCells) {
+            if (cell == known.name) {
+                p.cell = known.cell;
+                n_gates = known.n_gates;
+            }
+        }
+        if (!n_gates) refuse("cell", "there is no cell '" + cell + "'");
+
+        S = p.n_subjects = w_hh.shape(0);
+        H = p.n_hidden = w_hh.shape(2);
+        I = p.n_inputs = w_ih.shape(2);
+        O = p.n_outputs = w_out.shape(1);
+        B = p.n_sequences = inputs.shape(shared ? 0 : 1);
+        T = p.n_steps = inputs.shape(shared ? 1 : 2);
+        GH = w_hh.shape(1);
+        if (GH != n_gates * H) refuse("w_hh", "wanted shape (S, G*H, H)");
+
+        p.w_ih = weight("w_ih", w_ih, {S, GH, I}, &p.w_ih_stride);
+        p.w_hh = weight("w_hh", w_hh, {S, GH, H}, &p.w_hh_stride);
+        p.b_ih = weight("b_ih", b_ih, {S, GH}, &p.b_ih_stride);
+        p.b_hh = weight("b_hh", b_hh, {S, GH}, &p.b_hh_stride);
+        p.w_out = weight("w_out", w_out, {S, O, H}, &p.w_out_stride);
+        p.b_out = weight("b_out", b_out, {S, O}, &p.b_out_stride);
+
+        const py::ssize_t sequence_axis = shared ? 0 : 1;
+        if (shared) {
+            check_shape("inputs", inputs, {B, T, I});
+        } else {
+            check_shape("inputs", inputs, {S, B, T, I});
+            p.inputs_subject_stride = element_stride("inputs", inputs, 0);
+        }
+        check_dense_from("inputs", inputs, sequence_axis + 1);
+        p.inputs_sequence_stride = element_stride("inputs", inputs, sequence_axis);
+        p.inputs = inputs.data();
+
+        if (h0) p.h0 = dense("h0", *h0, {S, B, H});
+        if (c0) p.c0 = dense("c0", *c0, {S, B, H});
+        rows = T;
+        if (projection) {
+            const bool one = projection->ndim() == 2;
+            if (!one && projection->ndim() != 3) refuse("projection", "wanted 2 or 3 axes");
+            rows = p.n_projected = projection->shape(one ? 0 : 1);
+            if (one) {
+                check_shape("projection", *projection, {rows, T});
+            } else {
+                check_shape("projection", *projection, {B, rows, T});
+                p.projection_sequence_stride = element_stride("projection", *projection, 0);
+            }
+            check_dense_from("projection", *projection, one ? 0 : 1);
+            p.projection = projection->data();
+        }
+    }
+};
+
+// Call the engine without the GIL.
+template <class Params>
+void run(int (*function)(const Params*), const Params& params) {
+    int status = 0;
+    {
+        py::gil_scoped_release release;
+        status = function(&params);
+    }
+    if (status == DTWIN_ERROR_MEMORY) throw std::bad_alloc();
+    if (status == DTWIN_ERROR_ISA) throw std::runtime_error(dtwin_strerror(status));
+    if (status) throw py::value_error(dtwin_strerror(status));
+}
+
 template <class F>
 void rollout(const std::string& cell, const Array<F>& w_ih, const Array<F>& w_hh,
              const Array<F>& b_ih, const Array<F>& b_hh, const Array<F>& w_out,
@@ -93,83 +182,42 @@ void rollout(const std::string& cell, const Array<F>& w_ih, const Array<F>& w_hh
              const std::optional<Array<F>>& c0, const std::optional<Array<F>>& projection,
              Array<F>& outputs, std::optional<Array<F>>& states, Array<F>& h_final,
              std::optional<Array<F>>& c_final, Array<bool>& diverged, int n_threads) {
-    if (w_hh.ndim() != 3) refuse("w_hh", "wanted 3 axes");
-    if (w_ih.ndim() != 3) refuse("w_ih", "wanted 3 axes");
-    if (w_out.ndim() != 3) refuse("w_out", "wanted 3 axes");
-    const bool shared = inputs.ndim() == 3;
-    if (!shared && inputs.ndim() != 4) refuse("inputs", "wanted 3 or 4 axes");
-
-    dtwin_rollout_params p{};
-    p.struct_size = sizeof p;
-    p.dtype = sizeof(F) == sizeof(double) ? DTWIN_FLOAT64 : DTWIN_FLOAT32;
-    p.n_threads = n_threads;
-    int64_t n_gates = 0;
-    for (const auto& known : kCells) {
-        if (cell == known.name) {
-            p.cell = known.cell;
-            n_gates = known.n_gates;
-        }
-    }
-    if (!n_gates) refuse("cell", "there is no cell '" + cell + "'");
-
-    const int64_t S = p.n_subjects = w_hh.shape(0);
-    const int64_t H = p.n_hidden = w_hh.shape(2);
-    const int64_t I = p.n_inputs = w_ih.shape(2);
-    const int64_t O = p.n_outputs = w_out.shape(1);
-    const int64_t B = p.n_sequences = inputs.shape(shared ? 0 : 1);
-    const int64_t T = p.n_steps = inputs.shape(shared ? 1 : 2);
-    const int64_t GH = w_hh.shape(1);
-    if (GH != n_gates * H) refuse("w_hh", "wanted shape (S, G*H, H)");
-
-    p.w_ih = weight("w_ih", w_ih, {S, GH, I}, &p.w_ih_stride);
-    p.w_hh = weight("w_hh", w_hh, {S, GH, H}, &p.w_hh_stride);
-    p.b_ih = weight("b_ih", b_ih, {S, GH}, &p.b_ih_stride);
-    p.b_hh = weight("b_hh", b_hh, {S, GH}, &p.b_hh_stride);
-    p.w_out = weight("w_out", w_out, {S, O, H}, &p.w_out_stride);
-    p.b_out = weight("b_out", b_out, {S, O}, &p.b_out_stride);
-
-    const py::ssize_t sequence_axis = shared ? 0 : 1;
-    if (shared) {
-        check_shape("inputs", inputs, {B, T, I});
-    } else {
-        check_shape("inputs", inputs, {S, B, T, I});
-        p.inputs_subject_stride = element_stride("inputs", inputs, 0);
-    }
-    check_dense_from("inputs", inputs, sequence_axis + 1);
-    p.inputs_sequence_stride = element_stride("inputs", inputs, sequence_axis);
-    p.inputs = inputs.data();
-
-    if (h0) p.h0 = dense("h0", *h0, {S, B, H});
-    if (c0) p.c0 = dense("c0", *c0, {S, B, H});
-    int64_t rows = T;
-    if (projection) {
-        const bool one = projection->ndim() == 2;
-        if (!one && projection->ndim() != 3) refuse("projection", "wanted 2 or 3 axes");
-        rows = p.n_projected = projection->shape(one ? 0 : 1);
-        if (one) {
-            check_shape("projection", *projection, {rows, T});
-        } else {
-            check_shape("projection", *projection, {B, rows, T});
-            p.projection_sequence_stride = element_stride("projection", *projection, 0);
-        }
-        check_dense_from("projection", *projection, one ? 0 : 1);
-        p.projection = projection->data();
-    }
-
+    Problem<F> problem(cell, w_ih, w_hh, b_ih, b_hh, w_out, b_out, inputs, h0, c0, projection,
+                       n_threads);
+    auto& [p, S, B, T, I, H, GH, O, rows] = problem;
     p.outputs = result("outputs", outputs, {S, B, rows, O});
     if (states) p.states = result("states", *states, {S, B, T, H});
     p.h_final = result("h_final", h_final, {S, B, H});
     if (c_final) p.c_final = result("c_final", *c_final, {S, B, H});
     p.diverged = reinterpret_cast<uint8_t*>(result("diverged", diverged, {S}));
+    run(dtwin_rollout, p);
+}
 
-    int status = 0;
-    {
-        py::gil_scoped_release release;
-        status = dtwin_rollout(&p);
-    }
-    if (status == DTWIN_ERROR_MEMORY) throw std::bad_alloc();
-    if (status == DTWIN_ERROR_ISA) throw std::runtime_error(dtwin_strerror(status));
-    if (status) throw py::value_error(dtwin_strerror(status));
+template <class F>
+void rollout_vjp(const std::string& cell, const Array<F>& w_ih, const Array<F>& w_hh,
+                 const Array<F>& b_ih, const Array<F>& b_hh, const Array<F>& w_out,
+                 const Array<F>& b_out, const Array<F>& inputs, const std::optional<Array<F>>& h0,
+                 const std::optional<Array<F>>& c0, const std::optional<Array<F>>& projection,
+                 const Array<F>& d_outputs, Array<F>& d_w_ih, Array<F>& d_w_hh, Array<F>& d_b_ih,
+                 Array<F>& d_b_hh, Array<F>& d_w_out, Array<F>& d_b_out, Array<F>& d_inputs,
+                 Array<F>& d_h0, std::optional<Array<F>>& d_c0, int n_threads) {
+    Problem<F> problem(cell, w_ih, w_hh, b_ih, b_hh, w_out, b_out, inputs, h0, c0, projection,
+                       n_threads);
+    auto& [p, S, B, T, I, H, GH, O, rows] = problem;
+    dtwin_rollout_vjp_params g{};
+    g.struct_size = sizeof g;
+    g.rollout = p;
+    g.d_outputs = dense("d_outputs", d_outputs, {S, B, rows, O});
+    g.d_w_ih = result("d_w_ih", d_w_ih, {S, GH, I});
+    g.d_w_hh = result("d_w_hh", d_w_hh, {S, GH, H});
+    g.d_b_ih = result("d_b_ih", d_b_ih, {S, GH});
+    g.d_b_hh = result("d_b_hh", d_b_hh, {S, GH});
+    g.d_w_out = result("d_w_out", d_w_out, {S, O, H});
+    g.d_b_out = result("d_b_out", d_b_out, {S, O});
+    g.d_inputs = result("d_inputs", d_inputs, {S, B, T, I});
+    g.d_h0 = result("d_h0", d_h0, {S, B, H});
+    if (d_c0) g.d_c0 = result("d_c0", *d_c0, {S, B, H});
+    run(dtwin_rollout_vjp, g);
 }
 
 py::tuple usable_isas() {
@@ -191,7 +239,7 @@ py::dict build_info() {
 }
 
 template <class F>
-void define_rollout(py::module_& module) {
+void define_rollouts(py::module_& module) {
     module.def(
         "rollout", &rollout<F>, py::kw_only(), py::arg("cell"), py::arg("w_ih").noconvert(),
         py::arg("w_hh").noconvert(), py::arg("b_ih").noconvert(), py::arg("b_hh").noconvert(),
@@ -200,14 +248,24 @@ void define_rollout(py::module_& module) {
         py::arg("outputs").noconvert(), py::arg("states").noconvert(),
         py::arg("h_final").noconvert(), py::arg("c_final").noconvert(),
         py::arg("diverged").noconvert(), py::arg("n_threads"));
+    module.def(
+        "rollout_vjp", &rollout_vjp<F>, py::kw_only(), py::arg("cell"), py::arg("w_ih").noconvert(),
+        py::arg("w_hh").noconvert(), py::arg("b_ih").noconvert(), py::arg("b_hh").noconvert(),
+        py::arg("w_out").noconvert(), py::arg("b_out").noconvert(), py::arg("inputs").noconvert(),
+        py::arg("h0").noconvert(), py::arg("c0").noconvert(), py::arg("projection").noconvert(),
+        py::arg("d_outputs").noconvert(), py::arg("d_w_ih").noconvert(),
+        py::arg("d_w_hh").noconvert(), py::arg("d_b_ih").noconvert(), py::arg("d_b_hh").noconvert(),
+        py::arg("d_w_out").noconvert(), py::arg("d_b_out").noconvert(),
+        py::arg("d_inputs").noconvert(), py::arg("d_h0").noconvert(), py::arg("d_c0").noconvert(),
+        py::arg("n_threads"));
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.doc() = "The compiled engine; dtwin_fast.dispatch is its public face.";
-    define_rollout<float>(module);
-    define_rollout<double>(module);
+    define_rollouts<float>(module);
+    define_rollouts<double>(module);
     module.def("build_info", &build_info);
     py::list cells;
     for (const auto& known : kCells) cells.append(known.name);

@@ -1,12 +1,14 @@
 /* dtwin_fast: the plain C interface of the compiled engine.
  *
- * One call rolls S subjects' RNNs over their inputs. Letters: S subjects, B sequences per
- * subject, T steps, I inputs, H hidden units, G gates (rnn 1, gru 3, lstm 4), O outputs,
- * K rows of a time projection. Arrays are dense and row-major in their last axes; square
- * matrices are (to, from); gates are in torch's order (gru r,z,n; lstm i,f,g,o).
+ * dtwin_rollout() rolls S subjects' RNNs over their inputs, dtwin_rollout_vjp() computes the
+ * gradients of that. Letters: S subjects, B sequences per subject, T steps, I inputs, H hidden
+ * units, G gates (rnn 1, gru 3, lstm 4), O outputs, K rows of a time projection. Arrays are dense
+ * and row-major in their last axes; square matrices are (to, from); gates are in torch's order
+ * (gru r,z,n; lstm i,f,g,o).
  *
- * The result has the same bits for any number of threads, any grouping of subjects and
- * sequences into calls, and any cut of T into calls that pass h_final on as h0.
+ * A rollout has the same bits for any number of threads, any grouping of subjects and
+ * sequences into calls, and any cut of T into calls that pass h_final on as h0. Gradients have
+ * the same bits for any number of threads and any grouping of subjects into calls.
  *
  * Thread-safe: concurrent calls share nothing. No thread outlives a call.
  */
@@ -32,7 +34,7 @@ typedef enum dtwin_dtype { DTWIN_FLOAT32 = 0, DTWIN_FLOAT64 = 1 } dtwin_dtype;
 
 typedef enum dtwin_status {
     DTWIN_OK = 0,
-    DTWIN_ERROR_VERSION = 1,   /* struct_size is not sizeof(dtwin_rollout_params) */
+    DTWIN_ERROR_VERSION = 1,   /* struct_size is not the size of the struct it is in */
     DTWIN_ERROR_CELL = 2,      /* cell is not a dtwin_cell */
     DTWIN_ERROR_DTYPE = 3,     /* dtype is not a dtwin_dtype */
     DTWIN_ERROR_SIZE = 4,      /* a size is negative, or zero where at least one is needed */
@@ -97,6 +99,30 @@ typedef struct dtwin_rollout_params {
 
 /* Run; returns a dtwin_status. Nothing is written unless it returns DTWIN_OK. */
 DTWIN_API int dtwin_rollout(const dtwin_rollout_params* params);
+
+/* Zero it, set struct_size = sizeof(dtwin_rollout_vjp_params), fill in the rest. All arrays here
+ * are [dtype] and dense; every element of the results is written. */
+typedef struct dtwin_rollout_vjp_params {
+    uint32_t struct_size;
+    dtwin_rollout_params rollout; /* the rollout, its own struct_size set; its results are not
+                                     wanted and stay as they are, so leave them NULL */
+    const void* d_outputs;        /* [S, B, T, O], with a projection [S, B, K, O] */
+
+    /* Results: the gradients of sum(outputs * d_outputs). */
+    void* d_w_ih;   /* [S, G*H, I] */
+    void* d_w_hh;   /* [S, G*H, H] */
+    void* d_b_ih;   /* [S, G*H] */
+    void* d_b_hh;   /* [S, G*H] */
+    void* d_w_out;  /* [S, O, H] */
+    void* d_b_out;  /* [S, O] */
+    void* d_inputs; /* [S, B, T, I]; where subjects share inputs, theirs is the sum over S */
+    void* d_h0;     /* [S, B, H], also where h0 is NULL */
+    void* d_c0;     /* [S, B, H], lstm only; NULL for the other cells */
+} dtwin_rollout_vjp_params;
+
+/* Run; returns a dtwin_status. Nothing is written unless it returns DTWIN_OK. A thread's
+ * workspace holds all steps of a sequence, up to T*H*(G+3) elements, or of more within 64 MiB. */
+DTWIN_API int dtwin_rollout_vjp(const dtwin_rollout_vjp_params* params);
 
 /* One sentence for a status; never NULL, never to be freed. */
 DTWIN_API const char* dtwin_strerror(int status);

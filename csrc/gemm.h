@@ -153,4 +153,61 @@ Panels<F> pack(const F* w, int64_t groups, int64_t rows, int64_t padded_rows, in
     return {packed, kPanel<F>, panel_stride};
 }
 
+// Turn w ([depth, columns]) into the right factor w, its columns padded with zeros.
+template <class F>
+Panels<F> pack_untransposed(const F* w, int64_t depth, int64_t columns, F* packed) {
+    const int64_t panel_stride = depth * kPanel<F>;
+    for (int64_t j = 0; j < columns; j += kPanel<F>) {
+        const int64_t width = std::min(columns - j, kPanel<F>);
+        F* to = packed + j / kPanel<F> * panel_stride;
+        for (int64_t k = 0; k < depth; ++k, to += kPanel<F>) {
+            std::fill(std::copy_n(w + k * columns + j, width, to), to + kPanel<F>, F(0));
+        }
+    }
+    return {packed, kPanel<F>, panel_stride};
+}
+
+constexpr int64_t kLeftRows = 96;          // of a block of a^T; whole tiles for 3 and 6 rows
+constexpr int64_t kLeftDepth = 128;        // a panel of b of this depth stays in L1
+constexpr int64_t kLeftStride = 128 + 16;  // not a power of two, which would share cache sets
+
+// c (m x n, rows ldc apart) += a^T @ b with a (depth x m, rows lda apart). Stretches of kLeftDepth
+// are summed on their own first, which rounds less than one long sum. `block` holds
+// kLeftRows x kLeftStride elements, `partial` kLeftRows x n with n rounded up to whole vectors.
+template <class F>
+void gemm_transposed(int64_t m, int64_t n, int64_t depth, const F* a, int64_t lda, Panels<F> b,
+                     F* c, int64_t ldc, F* block, F* partial) {
+    const int64_t columns = round_up(n, kLanes<F>);
+    for (int64_t k = 0; k < depth; k += kLeftDepth, b.data += kLeftDepth * b.row_stride) {
+        const int64_t some = std::min(depth - k, kLeftDepth);
+        for (int64_t i = 0; i < m; i += kLeftRows) {
+            const int64_t rows = std::min(m - i, kLeftRows);
+            for (int64_t q = 0; q < some; ++q) {
+                const F* from = a + (k + q) * lda + i;
+                for (int64_t r = 0; r < rows; ++r) block[r * kLeftStride + q] = from[r];
+            }
+            std::fill_n(partial, rows * columns, F(0));
+            gemm(rows, columns, some, block, kLeftStride, b, partial, columns);
+            for (int64_t r = 0; r < rows; ++r) {
+                F* to = c + (i + r) * ldc;
+                for (int64_t j = 0; j < n; ++j) to[j] += partial[r * columns + j];
+            }
+        }
+    }
+}
+
+// c (n) += the sum of the rows of a (depth x n, lda apart), in the same stretches; n elements of
+// `partial` are used.
+template <class F>
+void add_rows(int64_t n, int64_t depth, const F* a, int64_t lda, F* c, F* partial) {
+    for (int64_t k = 0; k < depth; k += kLeftDepth) {
+        const int64_t end = std::min(depth, k + kLeftDepth);
+        std::fill_n(partial, n, F(0));
+        for (int64_t q = k; q < end; ++q) {
+            for (int64_t j = 0; j < n; ++j) partial[j] += a[q * lda + j];
+        }
+        for (int64_t j = 0; j < n; ++j) c[j] += partial[j];
+    }
+}
+
 }  // namespace dtwin::DTWIN_ISA

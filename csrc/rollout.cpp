@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <initializer_list>
 #include <memory>
 #include <new>
 #include <system_error>
@@ -90,22 +91,62 @@ int check_extents(const dtwin_rollout_params& p) {
     return all_fit ? DTWIN_OK : DTWIN_ERROR_OVERFLOW;
 }
 
-int check_pointers(const dtwin_rollout_params& p) {
-    const void* required[] = {p.w_ih,  p.w_hh,   p.b_ih,    p.b_hh,    p.w_out,
-                              p.b_out, p.inputs, p.outputs, p.h_final, p.diverged};
+int check_pointers(const dtwin_rollout_params& p, std::initializer_list<const void*> required,
+                   std::initializer_list<const void*> optional) {
+    const auto misaligned = [&](const void* pointer) {
+        return reinterpret_cast<uintptr_t>(pointer) % item_bytes(p.dtype) != 0;
+    };
     for (const void* pointer : required) {
         if (!pointer) return DTWIN_ERROR_NULL;
     }
-    if (has_second_state(p.cell) && !p.c_final) return DTWIN_ERROR_NULL;
-    const void* arrays[] = {p.w_ih,    p.w_hh,   p.b_ih,    p.b_hh,   p.w_out,
-                            p.b_out,   p.inputs, p.h0,      p.c0,     p.projection,
-                            p.outputs, p.states, p.h_final, p.c_final};
-    for (const void* pointer : arrays) {
-        if (reinterpret_cast<uintptr_t>(pointer) % item_bytes(p.dtype)) {
-            return DTWIN_ERROR_ALIGNMENT;
-        }
+    for (const void* pointer : required) {
+        if (misaligned(pointer)) return DTWIN_ERROR_ALIGNMENT;
+    }
+    for (const void* pointer : optional) {
+        if (misaligned(pointer)) return DTWIN_ERROR_ALIGNMENT;
     }
     return DTWIN_OK;
+}
+
+// The arrays that a rollout and its gradients read.
+int check_problem_pointers(const dtwin_rollout_params& p) {
+    return check_pointers(p, {p.w_ih, p.w_hh, p.b_ih, p.b_hh, p.w_out, p.b_out, p.inputs},
+                          {p.h0, p.c0, p.projection});
+}
+
+int check_result_pointers(const dtwin_rollout_params& p) {
+    if (!p.diverged || (has_second_state(p.cell) && !p.c_final)) return DTWIN_ERROR_NULL;
+    return check_pointers(p, {p.outputs, p.h_final}, {p.states, p.c_final});
+}
+
+int check_gradient_extents(const dtwin_rollout_vjp_params& g) {
+    const dtwin_rollout_params& p = g.rollout;
+    const size_t bytes = item_bytes(p.dtype);
+    const int64_t gates = p.n_hidden * n_gates(p.cell);
+    const int64_t sequences = p.n_subjects * p.n_sequences;
+    const bool all_fit = fits_dense(p.n_subjects, gates, p.n_inputs, bytes) &&
+                         fits_dense(p.n_subjects, gates, p.n_hidden, bytes) &&
+                         fits_dense(p.n_subjects, p.n_outputs, p.n_hidden, bytes) &&
+                         fits_dense(sequences, p.n_steps, p.n_inputs, bytes);
+    return all_fit ? DTWIN_OK : DTWIN_ERROR_OVERFLOW;
+}
+
+int check_gradient_pointers(const dtwin_rollout_vjp_params& g) {
+    if (has_second_state(g.rollout.cell) && !g.d_c0) return DTWIN_ERROR_NULL;
+    return check_pointers(g.rollout,
+                          {g.d_outputs, g.d_w_ih, g.d_w_hh, g.d_b_ih, g.d_b_hh, g.d_w_out,
+                           g.d_b_out, g.d_inputs, g.d_h0},
+                          {g.d_c0});
+}
+
+int check_problem(const dtwin_rollout_params& p) {
+    if (p.struct_size != sizeof(dtwin_rollout_params)) return DTWIN_ERROR_VERSION;
+    if (p.cell < DTWIN_RNN || p.cell > DTWIN_LSTM) return DTWIN_ERROR_CELL;
+    if (p.dtype < DTWIN_FLOAT32 || p.dtype > DTWIN_FLOAT64) return DTWIN_ERROR_DTYPE;
+    if (p.n_threads < 0 || p.n_threads > DTWIN_MAX_THREADS) return DTWIN_ERROR_THREADS;
+    if (int status = check_sizes(p)) return status;
+    if (int status = check_extents(p)) return status;
+    return p.n_subjects ? check_problem_pointers(p) : DTWIN_OK;
 }
 
 int64_t count_threads(const dtwin_rollout_params& p) {
@@ -139,29 +180,9 @@ class Threads {
     int64_t n_started_ = 0;
 };
 
-}  // namespace
-
-int check_rollout(const dtwin_rollout_params* params) {
-    if (!params) return DTWIN_ERROR_NULL;
-    if (params->struct_size != sizeof(dtwin_rollout_params)) return DTWIN_ERROR_VERSION;
-    if (params->cell < DTWIN_RNN || params->cell > DTWIN_LSTM) return DTWIN_ERROR_CELL;
-    if (params->dtype < DTWIN_FLOAT32 || params->dtype > DTWIN_FLOAT64) return DTWIN_ERROR_DTYPE;
-    if (params->n_threads < 0 || params->n_threads > DTWIN_MAX_THREADS) {
-        return DTWIN_ERROR_THREADS;
-    }
-    if (int status = check_sizes(*params)) return status;
-    if (int status = check_extents(*params)) return status;
-    return params->n_subjects ? check_pointers(*params) : DTWIN_OK;
-}
-
-int run_rollout(const dtwin_rollout_params& params) {
-    if (params.n_subjects == 0) return DTWIN_OK;
-    const Isa* found = active_isa();
-    if (!found) return DTWIN_ERROR_ISA;
-    const Isa& isa = *found;
-    size_t bytes = 0;
-    if (!isa.workspace_bytes(params, &bytes)) return DTWIN_ERROR_OVERFLOW;
-
+// Call `subject(s, workspace)` for every subject; each thread has a workspace of `bytes`.
+template <class Subject>
+int run_subjects(const dtwin_rollout_params& params, size_t bytes, Subject subject) {
     // Every workspace is there before the first subject starts, so a failure writes nothing.
     const int64_t n_threads = count_threads(params);
     std::unique_ptr<Workspace[]> workspaces(new (std::nothrow) Workspace[n_threads]);
@@ -176,13 +197,51 @@ int run_rollout(const dtwin_rollout_params& params) {
     std::atomic<int64_t> next_subject{0};
     const auto work = [&](int64_t thread) {
         for (int64_t s; (s = next_subject.fetch_add(1)) < params.n_subjects;) {
-            isa.rollout_subject(params, s, workspaces[thread].get());
+            subject(s, workspaces[thread].get());
         }
     };
     Threads threads;
     threads.start(n_threads - 1, work);
     work(n_threads - 1);
     return DTWIN_OK;
+}
+
+}  // namespace
+
+int check_rollout(const dtwin_rollout_params* params) {
+    if (!params) return DTWIN_ERROR_NULL;
+    if (int status = check_problem(*params)) return status;
+    return params->n_subjects ? check_result_pointers(*params) : DTWIN_OK;
+}
+
+int check_rollout_vjp(const dtwin_rollout_vjp_params* params) {
+    if (!params) return DTWIN_ERROR_NULL;
+    if (params->struct_size != sizeof(dtwin_rollout_vjp_params)) return DTWIN_ERROR_VERSION;
+    if (int status = check_problem(params->rollout)) return status;
+    if (int status = check_gradient_extents(*params)) return status;
+    return params->rollout.n_subjects ? check_gradient_pointers(*params) : DTWIN_OK;
+}
+
+int run_rollout(const dtwin_rollout_params& params) {
+    if (params.n_subjects == 0) return DTWIN_OK;
+    const Isa* isa = active_isa();
+    if (!isa) return DTWIN_ERROR_ISA;
+    size_t bytes = 0;
+    if (!isa->workspace_bytes(params, &bytes)) return DTWIN_ERROR_OVERFLOW;
+    return run_subjects(params, bytes, [&](int64_t subject, void* workspace) {
+        isa->rollout_subject(params, subject, workspace);
+    });
+}
+
+int run_rollout_vjp(const dtwin_rollout_vjp_params& params) {
+    if (params.rollout.n_subjects == 0) return DTWIN_OK;
+    const Isa* isa = active_isa();
+    if (!isa) return DTWIN_ERROR_ISA;
+    size_t bytes = 0;
+    if (!isa->vjp_workspace_bytes(params, &bytes)) return DTWIN_ERROR_OVERFLOW;
+    return run_subjects(params.rollout, bytes, [&](int64_t subject, void* workspace) {
+        isa->vjp_subject(params, subject, workspace);
+    });
 }
 
 }  // namespace dtwin
@@ -194,12 +253,17 @@ int dtwin_rollout(const dtwin_rollout_params* params) {
     return status ? status : dtwin::run_rollout(*params);
 }
 
+int dtwin_rollout_vjp(const dtwin_rollout_vjp_params* params) {
+    const int status = dtwin::check_rollout_vjp(params);
+    return status ? status : dtwin::run_rollout_vjp(*params);
+}
+
 const char* dtwin_strerror(int status) {
     switch (status) {
         case DTWIN_OK:
             return "no error";
         case DTWIN_ERROR_VERSION:
-            return "struct_size is not that of this library's dtwin_rollout_params";
+            return "struct_size is not that of this library's struct";
         case DTWIN_ERROR_CELL:
             return "cell is not a dtwin_cell";
         case DTWIN_ERROR_DTYPE:

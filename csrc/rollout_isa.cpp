@@ -1,5 +1,5 @@
 // The time loop, compiled once per instruction set (DTWIN_ISA is its namespace, DTWIN_ISA_TABLE
-// the table it fills in).
+// the table it fills in); backward.h has that of the gradients.
 //
 // A subject's weights are packed once and stay in cache for all T. Its sequences advance together
 // in blocks; for each block of steps the input projection comes before the recurrence and the
@@ -9,27 +9,26 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backward.h"
 #include "cells/gru.h"
 #include "cells/lstm.h"
 #include "cells/rnn.h"
 #include "gemm.h"
+#include "layout.h"
 #include "rollout.h"
 #include "simd/vec.h"
 
 namespace dtwin::DTWIN_ISA {
 namespace {
 
-constexpr int64_t kMaxSequences = 48;         // of a block; whole tiles for 3 and 6 rows
 constexpr int64_t kMaxSteps = 64;             // of a block
 constexpr int64_t kBlockBytes = 256 * 1024;   // pre-activations and states of a block: in L2
 constexpr int64_t kProjectedBytes = 8 << 20;  // projected states of a block
-constexpr size_t kAlignment = 64;
 
-// Where the parts of a thread's workspace lie, in elements from its start.
 template <class Cell, class F>
-class Layout {
+class ForwardLayout : public Layout<F> {
   public:
-    explicit Layout(const dtwin_rollout_params& p)
+    explicit ForwardLayout(const dtwin_rollout_params& p)
         : hidden(round_up(p.n_hidden, kLanes<F>)), gates(Cell::kGates * hidden) {
         const int64_t element = sizeof(F);
         const int64_t projected_bytes = std::max<int64_t>(multiply(p.n_projected, hidden), 1);
@@ -51,10 +50,6 @@ class Layout {
         projected = take(multiply(sequences, p.n_projected), hidden);
     }
 
-    bool bytes(size_t* total) const {
-        return !overflow_ && !__builtin_mul_overflow(end_, static_cast<int64_t>(sizeof(F)), total);
-    }
-
     int64_t hidden;     // H padded to whole vectors
     int64_t gates;      // G * hidden
     int64_t sequences;  // of a block
@@ -67,23 +62,8 @@ class Layout {
     int64_t projected;  // [sequences, K, hidden] time projection @ states
 
   private:
-    int64_t multiply(int64_t a, int64_t b) {
-        int64_t product = 0;
-        overflow_ |= __builtin_mul_overflow(a, b, &product);
-        return overflow_ ? 0 : product;
-    }
-
-    int64_t take(int64_t rows, int64_t columns) {
-        const int64_t start = end_;
-        const int64_t line = kAlignment / sizeof(F);
-        overflow_ |= __builtin_add_overflow(end_, multiply(rows, columns), &end_);
-        overflow_ |= __builtin_add_overflow(end_, line, &end_);
-        end_ -= end_ % line;
-        return start;
-    }
-
-    int64_t end_ = 0;
-    bool overflow_ = false;
+    using Layout<F>::multiply;
+    using Layout<F>::take;
 };
 
 // False where an element is NaN or infinite.
@@ -187,13 +167,14 @@ class Subject {
             const F* h = h_ + b * at_.gates;
             for (int64_t j = 0; j < at_.hidden; j += kLanes<F>) {
                 Vec<F> x_gates[Cell::kGates], h_gates[Cell::kGates], state[Cell::kStates];
+                Vec<F> not_kept[Cell::kSlots];
                 for (int g = 0; g < Cell::kGates; ++g) {
                     x_gates[g] = load(x + g * at_.hidden + j);
                     h_gates[g] = load(h + g * at_.hidden + j);
                 }
                 state[0] = load(state_row(step, b) + j);
                 if constexpr (Cell::kStates > 1) state[1] = load(c_ + b * at_.hidden + j);
-                Cell::template forward<F>(x_gates, h_gates, state);
+                Cell::template forward<F>(x_gates, h_gates, state, not_kept);
                 store(state_row(step + 1, b) + j, state[0]);
                 if constexpr (Cell::kStates > 1) store(c_ + b * at_.hidden + j, state[1]);
             }
@@ -283,7 +264,7 @@ class Subject {
 
     const dtwin_rollout_params& p_;
     const int64_t subject_;
-    const Layout<Cell, F> at_;
+    const ForwardLayout<Cell, F> at_;
     F *const x_, *const h_, *const states_, *const c_, *const projected_, *const b_ih_,
                                                                               *const b_hh_;
     const F* const b_out_;
@@ -314,7 +295,7 @@ auto with_types(const dtwin_rollout_params& params, Args... args) {
 template <class Cell, class F>
 struct Bytes {
     static bool call(const dtwin_rollout_params& params, size_t* bytes) {
-        return Layout<Cell, F>(params).bytes(bytes);
+        return ForwardLayout<Cell, F>(params).bytes(bytes);
     }
 };
 
@@ -322,6 +303,21 @@ template <class Cell, class F>
 struct Run {
     static void call(const dtwin_rollout_params& params, int64_t subject, void* workspace) {
         Subject<Cell, F>(params, subject, static_cast<F*>(workspace)).run();
+    }
+};
+
+template <class Cell, class F>
+struct VjpBytes {
+    static bool call(const dtwin_rollout_params& params, size_t* bytes) {
+        return BackwardLayout<Cell, F>(params).bytes(bytes);
+    }
+};
+
+template <class Cell, class F>
+struct RunVjp {
+    static void call(const dtwin_rollout_params&, const dtwin_rollout_vjp_params* params,
+                     int64_t subject, void* workspace) {
+        BackwardSubject<Cell, F>(*params, subject, static_cast<F*>(workspace)).run();
     }
 };
 
@@ -333,6 +329,14 @@ void rollout_subject(const dtwin_rollout_params& params, int64_t subject, void* 
     with_types<Run>(params, subject, workspace);
 }
 
+bool vjp_workspace_bytes(const dtwin_rollout_vjp_params& params, size_t* bytes) {
+    return with_types<VjpBytes>(params.rollout, bytes);
+}
+
+void vjp_subject(const dtwin_rollout_vjp_params& params, int64_t subject, void* workspace) {
+    with_types<RunVjp>(params.rollout, &params, subject, workspace);
+}
+
 }  // namespace
 }  // namespace dtwin::DTWIN_ISA
 
@@ -342,5 +346,6 @@ void rollout_subject(const dtwin_rollout_params& params, int64_t subject, void* 
 namespace dtwin {
 extern const Isa DTWIN_ISA_TABLE;  // const alone would keep it inside this file
 const Isa DTWIN_ISA_TABLE{DTWIN_TEXT(DTWIN_ISA), DTWIN_ISA::workspace_bytes,
-                          DTWIN_ISA::rollout_subject};
+                          DTWIN_ISA::rollout_subject, DTWIN_ISA::vjp_workspace_bytes,
+                          DTWIN_ISA::vjp_subject};
 }  // namespace dtwin

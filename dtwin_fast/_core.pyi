@@ -29,4 +29,29 @@ def rollout(
     diverged: npt.NDArray[np.bool_],  # (S,), written
     n_threads: int,
 ) -> None: ...
+def rollout_vjp(
+    *,
+    cell: str,
+    w_ih: npt.NDArray[_F],  # the problem, as for rollout
+    w_hh: npt.NDArray[_F],
+    b_ih: npt.NDArray[_F],
+    b_hh: npt.NDArray[_F],
+    w_out: npt.NDArray[_F],
+    b_out: npt.NDArray[_F],
+    inputs: npt.NDArray[_F],
+    h0: npt.NDArray[_F] | None,
+    c0: npt.NDArray[_F] | None,
+    projection: npt.NDArray[_F] | None,
+    d_outputs: npt.NDArray[_F],  # (S, B, T or K, O)
+    d_w_ih: npt.NDArray[_F],  # (S, G*H, I), written, as all that follow
+    d_w_hh: npt.NDArray[_F],  # (S, G*H, H)
+    d_b_ih: npt.NDArray[_F],  # (S, G*H)
+    d_b_hh: npt.NDArray[_F],  # (S, G*H)
+    d_w_out: npt.NDArray[_F],  # (S, O, H)
+    d_b_out: npt.NDArray[_F],  # (S, O)
+    d_inputs: npt.NDArray[_F],  # (S, B, T, I), also where subjects share inputs
+    d_h0: npt.NDArray[_F],  # (S, B, H)
+    d_c0: npt.NDArray[_F] | None,  # (S, B, H), lstm only
+    n_threads: int,
+) -> None: ...
 def build_info() -> dict[str, Any]: ...

@@ -264,6 +264,20 @@ class Connectomes:
         clip = np.float32(FISHER_CLIP)
         return np.arctanh(np.clip(self.edges, -clip, clip))
 
+    def fisher_z_vjp(self, d_z: FloatArray) -> FloatArray:
+        """(S,E) gradient of ``sum(fisher_z() * d_z)`` with respect to ``edges``.
+
+        ``d_z / (1 - r^2)`` for Pearson r, and 0 where r is clipped or missing.
+        """
+        if self.is_fisher_z:
+            return d_z
+        r = self.edges
+        # The product keeps its digits near |r| = 1, where 1 - r * r would lose them.
+        square = (1 - r) * (1 + r)
+        inside = np.abs(r) <= np.float32(FISHER_CLIP)
+        d_edges: FloatArray = np.divide(d_z, square, out=np.zeros_like(d_z), where=inside)
+        return d_edges
+
     def resolve_missing(
         self, policy: MissingPolicy, *, bad_subjects: BadSubjects = "raise"
     ) -> Connectomes:
@@ -380,10 +394,21 @@ def fill_missing(
             )
         filled[incomplete] = np.where(lost[incomplete], training_mean, edges[incomplete])
         return filled
-    n_present = edges.shape[1] - lost[incomplete].sum(axis=1, keepdims=True)
-    scale = (edges.shape[1] / np.maximum(n_present, 1)).astype(np.float32)
+    scale = _mask_scale(lost[incomplete])
     filled[incomplete] = np.where(lost[incomplete], 0, edges[incomplete] * scale)
     return filled
+
+
+def fill_missing_vjp(edges: FloatArray, policy: MissingPolicy, d_filled: FloatArray) -> FloatArray:
+    """(S,E) gradient of ``sum(fill_missing(edges, policy, ...) * d_filled)``, by edge.
+
+    0 on missing edges; under ``mask`` the subject's other edges are scaled as
+    :func:`fill_missing` scales them.
+    """
+    lost = np.isnan(edges)
+    if policy == "mask":
+        d_filled = d_filled * _mask_scale(lost)
+    return np.where(lost, np.float32(0), d_filled)
 
 
 def vectorise(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -404,6 +429,14 @@ def matrices(edges: FloatArray, *, diagonal: float = 1.0) -> FloatArray:
     full[:, rows, columns] = edges
     full[:, columns, rows] = edges
     return full
+
+
+def _mask_scale(lost: BoolArray) -> FloatArray:
+    """(S,1) E / E present of each row, as inverted dropout scales what it keeps."""
+    size = lost.shape[1]
+    n_present = size - lost.sum(axis=1, keepdims=True)
+    scale: FloatArray = (size / np.maximum(n_present, 1)).astype(np.float32)
+    return scale
 
 
 def _edge_positions(positions: IndexArray, n_regions: int) -> IndexArray:

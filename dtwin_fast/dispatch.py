@@ -129,6 +129,10 @@ def rollout_vjp(
 
     A subject with NaN has NaN gradients, and so have inputs that it shares with others.
 
+    On the cpu backend gradients have the same bits for any ``n_threads`` and any grouping of
+    subjects into calls; only the sum for inputs that they share is that of the call's
+    subjects in order. Each thread keeps all steps of at least one sequence.
+
     Args:
         d_outputs: (S,B,T,O), or (S,B,K,O) under a time projection.
         backend: "auto" (the first with gradients that can run this), or a name.
@@ -140,6 +144,9 @@ def rollout_vjp(
     problem = _problem(weights, inputs, h0, precision, time_projection)
     gradient = _array(d_outputs, "d_outputs", precision)
     _check_shape("d_outputs", gradient, problem.output_shape)
+    n_subjects, n_sequences, _ = problem.state_shape
+    per_subject = (n_subjects, n_sequences, problem.n_steps, problem.weights.n_inputs)
+    _check_bytes("gradient of inputs", per_subject, precision)
     threads = _count_threads(n_threads)
     name = _choose(backend, weights.cell, precision, vjp=True)
     found = VJPS[name](problem, gradient, n_threads=threads)

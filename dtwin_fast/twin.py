@@ -11,12 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .connectome import BadSubjects, Connectomes, MissingPolicy, fill_missing
+from .connectome import (
+    BadSubjects,
+    Connectomes,
+    MissingPolicy,
+    fill_missing,
+    fill_missing_vjp,
+)
 from .connectome_checks import check_regions
 from .dispatch import isa, rollout
 from .errors import DTwinInputError
 from .files import as_path
-from .hypernetwork import BLOCK_SUBJECTS, Layer, generate_weights
+from .hypernetwork import BLOCK_SUBJECTS, Layer, backpropagate_weights, generate_weights
 from .model_card import model_card
 from .model_files import save_model
 from .prediction import Prediction
@@ -25,7 +31,7 @@ from .readouts import READOUTS
 from .spec import TwinSpec
 from .tasks import TASKS
 from .tasks.schedule import Schedule
-from .twin_parts import check_tasks, content_error, tensor_shapes
+from .twin_parts import check_gradient, check_tasks, content_error, gradient_error, tensor_shapes
 from .weights import RNNWeights, count_weights
 
 Float32 = npt.NDArray[np.float32]
@@ -124,6 +130,56 @@ class Twin:
         """
         connectomes = self.prepare(fc, missing=missing, bad_subjects=bad_subjects)
         return self._generate(connectomes, missing)
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def edge_gradients(
+        self,
+        fc: Connectomes | npt.ArrayLike,
+        d_weights: RNNWeights,
+        *,
+        missing: MissingPolicy = "reject",
+        bad_subjects: BadSubjects = "raise",
+    ) -> Float32:
+        """Gradient of ``sum(personalize(fc) * d_weights)`` with respect to the edges of fc.
+
+        It is taken in the unit in which they were given: Pearson r (0 where |r| is beyond
+        the clip of Fisher's transform), or Fisher z when the Connectomes hold it. An edge is
+        one number: both halves of a matrix move with it. A subject's gradients are the same
+        to the bit in any cohort.
+
+        Args:
+            fc, missing, bad_subjects: as given to :meth:`personalize`.
+            d_weights: gradients of a loss with respect to the weights that
+                :meth:`personalize` returns, e.g. ``rollout_vjp(...).weights``.
+                NaN or infinite numbers spoil their subject alone.
+
+        Returns:
+            (S,E) float32. Rows are the subjects that were kept
+            (``prepare(fc, ...).subjects``). Columns are the edges between ``self.regions``,
+            row-major upper triangle (k=1), whatever the order of regions in fc; regions
+            that this twin does not know have no column, as they have no effect. Edges of
+            missing regions are 0: what is not there has no effect.
+
+        Raises:
+            DTwinInputError: input that does not fit this twin, or gradients that do not
+                fit both (codes ``weights``, ``shape``).
+        """
+        check_gradient(d_weights, self.spec)
+        connectomes = self.prepare(fc, missing=missing, bad_subjects=bad_subjects)
+        n_subjects = len(connectomes)
+        if d_weights.n_subjects != n_subjects:
+            raise gradient_error(f"{n_subjects} subjects", f"{d_weights.n_subjects} subjects")
+        gradients = np.empty(connectomes.edges.shape, np.float32)
+        for start in range(0, n_subjects, BLOCK_SUBJECTS):  # flat gradients of a few at a time
+            rows = slice(start, start + BLOCK_SUBJECTS)
+            part = connectomes.select(rows)
+            d_flat = d_weights.select(rows).to_flat()
+            d_x = backpropagate_weights(self.layers, self._hyper_input(part, missing), d_flat)
+            d_z = fill_missing_vjp(part.edges, missing, d_x)
+            if self.spec.standardize:
+                d_z /= self.edge_sd
+            gradients[rows] = part.fisher_z_vjp(d_z)
+        return gradients
 
     def predict(
         self,
@@ -231,13 +287,16 @@ class Twin:
         digest = save_model(path, self._tensors(), config, card)
         return Twin(**{**vars(self), "sha256": digest})
 
-    @np.errstate(over="ignore", invalid="ignore")  # `diverged` reports what overflows
     def _generate(self, connectomes: Connectomes, missing: MissingPolicy) -> RNNWeights:
+        x = self._hyper_input(connectomes, missing)
+        return RNNWeights.from_flat(generate_weights(self.layers, x), self.spec)
+
+    @np.errstate(over="ignore", invalid="ignore")  # `diverged` reports what overflows
+    def _hyper_input(self, connectomes: Connectomes, missing: MissingPolicy) -> Float32:
         x, mean = connectomes.fisher_z(), self.edge_mean
         if self.spec.standardize:
             x, mean = (x - self.edge_mean) / self.edge_sd, np.zeros_like(self.edge_mean)
-        x = fill_missing(x, missing, mean)
-        return RNNWeights.from_flat(generate_weights(self.layers, x), self.spec)
+        return fill_missing(x, missing, mean)
 
     def _choose(self, tasks: Sequence[str] | None) -> dict[str, Schedule]:
         names = list(self.schedules) if tasks is None else tasks

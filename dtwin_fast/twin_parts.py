@@ -1,12 +1,15 @@
-"""What the parts of a twin must be to fit together: its tasks and the shapes of its tensors."""
+"""What must fit a twin: its tasks, the shapes of its tensors, gradients of its weights."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from .errors import DTwinInputError
 from .hypernetwork import layer_sizes
 from .spec import N_INPUTS, TwinSpec
 from .tasks import TASKS
 from .tasks.schedule import Schedule
+from .weights import RNNWeights
 
 
 def check_tasks(
@@ -54,6 +57,33 @@ def tensor_shapes(
     for name, schedule in schedules.items():
         shapes[f"projection.{name}"] = (len(contrasts[name]), schedule.n_steps(spec.dt_s))
     return shapes
+
+
+def check_gradient(d_weights: Any, spec: TwinSpec) -> None:
+    """Check that gradients have the cell and the sizes of a twin's weights.
+
+    Raises:
+        DTwinInputError: codes ``weights``, ``shape``.
+    """
+    if not isinstance(d_weights, RNNWeights):
+        raise gradient_error("RNNWeights", type(d_weights).__name__, code="weights")
+    got = (d_weights.cell, d_weights.n_inputs, d_weights.n_hidden, d_weights.n_outputs)
+    wanted = (spec.cell, spec.n_inputs, spec.n_hidden, spec.n_outputs)
+    if got != wanted:
+        sizes = "{}, I {}, H {}, O {}"
+        raise gradient_error(sizes.format(*wanted), sizes.format(*got))
+
+
+def gradient_error(wanted: str, got: str, *, code: str = "shape") -> DTwinInputError:
+    """The error of gradients that do not fit the weights that a twin makes of its input."""
+    return DTwinInputError(
+        code,
+        "these are not gradients of the weights that this twin makes of this input",
+        field="d_weights",
+        wanted=wanted,
+        got=got,
+        fix="Give rollout_vjp(...).weights at personalize(...) of the same input and policies",
+    )
 
 
 def content_error(

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from dtwin_fast.cells import CELLS
-from dtwin_fast.dispatch import isa, rollout
-from dtwin_fast.weights import RNNWeights, weight_shapes
+from dtwin_fast.dispatch import isa, rollout, rollout_vjp
+from dtwin_fast.weights import WEIGHT_NAMES, RNNWeights, weight_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 CELL_CODES = {"rnn": 0, "gru": 1, "lstm": 2}
@@ -102,6 +102,26 @@ static dtwin_rollout_params problem(int cell, int dtype, int projected) {
     return p;
 }
 
+static dtwin_rollout_vjp_params vjp_problem(int cell, int dtype, int projected) {
+    const dtwin_rollout_params p = problem(cell, dtype, projected);
+    const size_t rows = (size_t)(p.w_hh_stride / H);
+    dtwin_rollout_vjp_params g;
+    memset(&g, 0, sizeof g);
+    g.struct_size = sizeof g;
+    g.rollout = p;
+    g.d_outputs = numbers(S * B * (projected ? K : T) * O, 11);
+    g.d_w_ih = numbers(S * rows * I, 0);
+    g.d_w_hh = numbers(S * rows * H, 0);
+    g.d_b_ih = numbers(S * rows, 0);
+    g.d_b_hh = numbers(S * rows, 0);
+    g.d_w_out = numbers(S * O * H, 0);
+    g.d_b_out = numbers(S * O, 0);
+    g.d_inputs = numbers(S * B * T * I, 0);
+    g.d_h0 = numbers(S * B * H, 0);
+    g.d_c0 = numbers(S * B * H, 0);
+    return g;
+}
+
 static void release(dtwin_rollout_params p) {
     free((void *)p.w_ih);
     free((void *)p.w_hh);
@@ -118,6 +138,46 @@ static void release(dtwin_rollout_params p) {
     free(p.h_final);
     free(p.c_final);
     free(p.diverged);
+}
+
+static void release_vjp(dtwin_rollout_vjp_params g) {
+    release(g.rollout);
+    free((void *)g.d_outputs);
+    free(g.d_w_ih);
+    free(g.d_w_hh);
+    free(g.d_b_ih);
+    free(g.d_b_hh);
+    free(g.d_w_out);
+    free(g.d_b_out);
+    free(g.d_inputs);
+    free(g.d_h0);
+    free(g.d_c0);
+}
+
+static int vjp_of(int cell, int dtype, int projected) {
+    const dtwin_rollout_vjp_params whole = vjp_problem(cell, dtype, projected);
+    dtwin_rollout_vjp_params g = whole;
+    const size_t rows = (size_t)(g.rollout.w_hh_stride / H);
+    int status;
+    g.rollout.outputs = g.rollout.states = g.rollout.h_final = g.rollout.c_final = NULL;
+    g.rollout.diverged = NULL;
+    if (cell != DTWIN_LSTM) g.d_c0 = NULL;
+    status = dtwin_rollout_vjp(&g);
+    if (status) {
+        fprintf(stderr, "%s\n", dtwin_strerror(status));
+        return 2;
+    }
+    print("w_ih", g.d_w_ih, S * rows * I);
+    print("w_hh", g.d_w_hh, S * rows * H);
+    print("b_ih", g.d_b_ih, S * rows);
+    print("b_hh", g.d_b_hh, S * rows);
+    print("w_out", g.d_w_out, S * O * H);
+    print("b_out", g.d_b_out, S * O);
+    print("inputs", g.d_inputs, S * B * T * I);
+    print("h0", g.d_h0, S * B * H);
+    if (cell == DTWIN_LSTM) print("c0", g.d_c0, S * B * H);
+    release_vjp(whole);
+    return 0;
 }
 
 static int numbers_of(int cell, int dtype, int projected) {
@@ -188,9 +248,62 @@ static int misuses(void) {
     return 0;
 }
 
+/* The same for the gradients; d_b_out must stay as it was. */
+#define VJP_MISUSE(name, change)                                                         \
+    do {                                                                                 \
+        dtwin_rollout_vjp_params good = vjp_problem(DTWIN_LSTM, DTWIN_FLOAT32, 0), p = good; \
+        const double before = get(good.d_b_out, 0);                                      \
+        int status;                                                                      \
+        change;                                                                          \
+        status = dtwin_rollout_vjp(&p);                                                  \
+        printf("%s %d %d %s\n", name, status, get(good.d_b_out, 0) == before,            \
+               dtwin_strerror(status));                                                  \
+        release_vjp(good);                                                               \
+    } while (0)
+
+static int vjp_misuses(void) {
+    const int64_t huge = (int64_t)1 << 62;
+    VJP_MISUSE("version", p.struct_size -= 8);
+    VJP_MISUSE("inner_version", p.rollout.struct_size -= 8);
+    VJP_MISUSE("cell", p.rollout.cell = 3);
+    VJP_MISUSE("dtype", p.rollout.dtype = 2);
+    VJP_MISUSE("threads", p.rollout.n_threads = -1);
+    VJP_MISUSE("no_steps", p.rollout.n_steps = 0);
+    VJP_MISUSE("negative_stride", p.rollout.w_hh_stride = -1);
+    VJP_MISUSE("huge_hidden", p.rollout.n_hidden = huge);
+    VJP_MISUSE("huge_subjects", p.rollout.n_subjects = huge);
+    VJP_MISUSE("huge_steps", p.rollout.n_steps = huge);
+    /* Repeated weights fit where the gradients of all subjects do not. */
+    VJP_MISUSE("huge_gradients", (p.rollout.n_subjects = (int64_t)1 << 32,
+                                  p.rollout.w_hh_stride = p.rollout.w_ih_stride = 0,
+                                  p.rollout.b_hh_stride = p.rollout.b_ih_stride = 0,
+                                  p.rollout.n_hidden = (int64_t)1 << 15));
+    VJP_MISUSE("huge_input_gradients", (p.rollout.n_subjects = (int64_t)1 << 32,
+                                        p.rollout.w_ih_stride = 0,
+                                        p.rollout.n_inputs = (int64_t)1 << 28));
+    VJP_MISUSE("no_w_hh", p.rollout.w_hh = NULL);
+    VJP_MISUSE("no_d_outputs", p.d_outputs = NULL);
+    VJP_MISUSE("no_d_w_ih", p.d_w_ih = NULL);
+    VJP_MISUSE("no_d_w_hh", p.d_w_hh = NULL);
+    VJP_MISUSE("no_d_b_ih", p.d_b_ih = NULL);
+    VJP_MISUSE("no_d_b_hh", p.d_b_hh = NULL);
+    VJP_MISUSE("no_d_w_out", p.d_w_out = NULL);
+    VJP_MISUSE("no_d_b_out", p.d_b_out = NULL);
+    VJP_MISUSE("no_d_inputs", p.d_inputs = NULL);
+    VJP_MISUSE("no_d_h0", p.d_h0 = NULL);
+    VJP_MISUSE("no_d_c0", p.d_c0 = NULL);
+    VJP_MISUSE("misaligned", p.d_w_hh = (char *)p.d_w_hh + 1);
+    VJP_MISUSE("workspace", p.rollout.n_hidden = (int64_t)1 << 28);
+    VJP_MISUSE("no_subjects", p.rollout.n_subjects = 0);
+    printf("null %d 1 %s\n", dtwin_rollout_vjp(NULL), dtwin_strerror(DTWIN_ERROR_NULL));
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc == 2 && !strcmp(argv[1], "isa")) return printf("%s\n", dtwin_isa()) < 0;
     if (argc == 2 && !strcmp(argv[1], "misuses")) return misuses();
+    if (argc == 2 && !strcmp(argv[1], "vjp_misuses")) return vjp_misuses();
+    if (argc == 5) return vjp_of(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]));
     if (argc == 4) return numbers_of(atoi(argv[1]), atoi(argv[2]), atoi(argv[3]));
     return 1;
 }
@@ -235,6 +348,28 @@ WANTED_STATUS = {
     "unknown": 0,
 }
 
+WANTED_VJP_STATUS = {
+    "version": 1,
+    "inner_version": 1,
+    "cell": 2,
+    "dtype": 3,
+    "threads": 9,
+    "no_steps": 4,
+    "negative_stride": 5,
+    "huge_hidden": 6,
+    "huge_subjects": 6,
+    "huge_steps": 6,
+    "huge_gradients": 6,
+    "huge_input_gradients": 6,
+    "no_w_hh": 7,
+    "no_d_outputs": 7,
+    **{f"no_d_{name}": 7 for name in (*WEIGHT_NAMES, "inputs", "h0", "c0")},
+    "misaligned": 8,
+    "workspace": 10,
+    "no_subjects": 0,
+    "null": 7,
+}
+
 
 def command(name: str) -> str:
     """A build tool from this Python's environment or PATH; building from source needed it."""
@@ -276,6 +411,53 @@ def numbers(shape: tuple[int, ...], seed: int, precision: str) -> np.ndarray:
     return (((np.arange(n) * 37 + seed * 11) % 19 - 9) / 64).reshape(shape).astype(precision)
 
 
+def program_weights(cell: str, precision: str) -> RNNWeights:
+    """The weights of the program's problem()."""
+    shapes = weight_shapes(cell, N_INPUTS, N_HIDDEN, N_OUTPUTS)
+    return RNNWeights(
+        cell,
+        **{
+            k: numbers((N_SUBJECTS, *v), n, precision)
+            for n, (k, v) in enumerate(shapes.items(), start=1)
+        },
+    )
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("precision", DTYPE_CODES)
+@pytest.mark.parametrize("projected", [False, True], ids=["outputs", "projected"])
+def test_vjp_from_c(
+    program: Path, cell: str, precision: str, projected: bool, tolerances: ModuleType
+) -> None:
+    codes = (str(CELL_CODES[cell]), str(DTYPE_CODES[precision]), str(int(projected)))
+    lines = run(program, "vjp", *codes, MALLOC_PERTURB_="128").splitlines()
+    got = {name: np.array(rest, precision) for name, *rest in map(str.split, lines)}
+    states = tuple(numbers((N_SUBJECTS, N_SEQUENCES, N_HIDDEN), seed, precision) for seed in (8, 9))
+    inputs = numbers((N_SEQUENCES, N_STEPS, N_INPUTS), 7, precision)
+    rows = N_ROWS if projected else N_STEPS
+    wanted = rollout_vjp(
+        program_weights(cell, precision),
+        np.stack([inputs] * N_SUBJECTS),  # the program writes one gradient per subject
+        numbers((N_SUBJECTS, N_SEQUENCES, rows, N_OUTPUTS), 11, precision),
+        states if cell == "lstm" else states[0],
+        "reference",
+        "float64",
+        numbers((N_ROWS, N_STEPS), 10, precision) if projected else None,
+    )
+    arrays = {name: getattr(wanted.weights, name) for name in WEIGHT_NAMES}
+    h0 = wanted.h0 if isinstance(wanted.h0, tuple) else (wanted.h0,)
+    arrays |= {"inputs": wanted.inputs} | dict(zip(("h0", "c0"), h0, strict=False))
+    assert set(got) == set(arrays)
+    for name, array in arrays.items():
+        tolerances.assert_close(got[name], array.ravel(), "gradients", precision)
+
+
+def test_every_vjp_misuse_has_its_code_and_writes_nothing(program: Path) -> None:
+    lines = [line.split(maxsplit=3) for line in run(program, "vjp_misuses").splitlines()]
+    assert {name: int(status) for name, status, *_ in lines} == WANTED_VJP_STATUS
+    assert all(untouched == "1" for _, _, untouched, _ in lines)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("precision", DTYPE_CODES)
 @pytest.mark.parametrize("projected", [False, True], ids=["outputs", "projected"])
@@ -287,14 +469,7 @@ def test_numbers_from_c(
     lines = run(*arguments, MALLOC_PERTURB_="128").splitlines()
     got = {name: np.array(rest, precision) for name, *rest in map(str.split, lines)}
 
-    shapes = weight_shapes(cell, N_INPUTS, N_HIDDEN, N_OUTPUTS)
-    weights = RNNWeights(
-        cell,
-        **{
-            k: numbers((N_SUBJECTS, *v), n, precision)
-            for n, (k, v) in enumerate(shapes.items(), start=1)
-        },
-    )
+    weights = program_weights(cell, precision)
     states = tuple(numbers((N_SUBJECTS, N_SEQUENCES, N_HIDDEN), seed, precision) for seed in (8, 9))
     wanted = rollout(
         weights,

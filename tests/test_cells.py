@@ -1,4 +1,4 @@
-"""The cells are torch.nn's: forward on every backend, gradients of the reference."""
+"""The cells are torch.nn's: forward and gradients on every backend."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dtwin_fast import reference
+from dtwin_fast.backends import BACKENDS, VJPS
 from dtwin_fast.cells import CELLS
 from dtwin_fast.dispatch import rollout, rollout_vjp
 from dtwin_fast.weights import WEIGHT_NAMES, RNNWeights, weight_shapes
@@ -83,7 +84,7 @@ def nn_state(state: tuple[torch.Tensor, ...]) -> torch.Tensor | tuple[torch.Tens
 @cells
 @precisions
 @sizes
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_forward_equals_torch_nn(
     cell: str, precision: str, size: tuple[int, ...], backend: str, tolerances: ModuleType
 ) -> None:
@@ -109,14 +110,16 @@ def test_forward_equals_torch_nn(
 
 @cells
 @precisions
-@pytest.mark.parametrize("size", [SIZES["small"], SIZES["odd"]], ids=["small", "odd"])
-def test_gradients_equal_torch_nn(
-    cell: str, precision: str, size: tuple[int, ...], tolerances: ModuleType
+@sizes
+@pytest.mark.parametrize("backend", VJPS)
+def test_vjp_equals_torch_nn(
+    cell: str, precision: str, size: tuple[int, ...], backend: str, tolerances: ModuleType
 ) -> None:
     weights, inputs, state = make(cell, size, precision)
     d_outputs = np.random.default_rng(1).normal(size=(*size[:3], size[5])).astype(precision)
     h0 = state if len(state) > 1 else state[0]
-    got = rollout_vjp(weights, inputs, d_outputs, h0, precision=precision, n_threads=1)
+    got = rollout_vjp(weights, inputs, d_outputs, h0, backend, precision, n_threads=1)
+    assert got.backend == backend
     got_h0 = got.h0 if isinstance(got.h0, tuple) else (got.h0,)
     for s in range(weights.n_subjects):
         module = nn_module(weights, s)
@@ -167,6 +170,49 @@ def test_reference_passes_gradcheck(cell: str, projected: bool, shared: bool) ->
         return (result.outputs, result.states, *last)
 
     assert torch.autograd.gradcheck(run, leaves)
+
+
+@cells
+@pytest.mark.parametrize("projected", [False, True], ids=["outputs", "projected"])
+@pytest.mark.parametrize("shared", [False, True], ids=["own-inputs", "shared-inputs"])
+@pytest.mark.parametrize("backend", VJPS)
+def test_vjp_equals_finite_differences(
+    cell: str, projected: bool, shared: bool, backend: str, tolerances: ModuleType
+) -> None:
+    """Of the same backend's rollout, along one random direction of each argument."""
+    weights, inputs, state = make(cell, (2, 3, 6, 2, 5, 3), "float64")
+    rng = np.random.default_rng(2)
+    projection = rng.normal(size=(4, 6)) if projected else None
+    d_outputs = rng.normal(size=(2, 3, 4 if projected else 6, 3))
+    arrays = {name: getattr(weights, name) for name in WEIGHT_NAMES}
+    arrays["inputs"] = inputs[0] if shared else inputs
+    arrays |= {f"state{n}": part for n, part in enumerate(state)}
+
+    def arguments(values: dict[str, np.ndarray]) -> tuple[RNNWeights, np.ndarray, object]:
+        parts = tuple(values[f"state{n}"] for n in range(len(state)))
+        own = RNNWeights(cell, *(values[name] for name in WEIGHT_NAMES))
+        return own, values["inputs"], parts if len(parts) > 1 else parts[0]
+
+    def loss(values: dict[str, np.ndarray]) -> float:
+        own, x, h0 = arguments(values)
+        found = rollout(own, x, h0, backend, "float64", projection)
+        return float((found.outputs * d_outputs).sum())
+
+    own, x, h0 = arguments(arrays)
+    got = rollout_vjp(own, x, d_outputs, h0, backend, "float64", projection)
+    got_h0 = got.h0 if isinstance(got.h0, tuple) else (got.h0,)
+    gradients = {name: getattr(got.weights, name) for name in WEIGHT_NAMES}
+    gradients["inputs"] = got.inputs
+    gradients |= {f"state{n}": part for n, part in enumerate(got_h0)}
+    step = 1e-5
+    for name, array in arrays.items():
+        way = rng.normal(size=array.shape)
+        ahead = loss(arrays | {name: array + step * way})
+        behind = loss(arrays | {name: array - step * way})
+        slope = np.array((ahead - behind) / (2 * step))
+        tolerances.assert_close(
+            np.array((gradients[name] * way).sum()), slope, "finite_differences", "float64"
+        )
 
 
 @precisions

@@ -14,10 +14,12 @@ from dtwin_fast.errors import DTwinInputError
 from dtwin_fast.hypernetwork import (
     BLOCK_SUBJECTS,
     Layer,
+    backpropagate_weights,
     count_parameters,
     generate_weights,
     layer_sizes,
     mish,
+    mish_slope,
 )
 from dtwin_fast.spec import PRESETS, TwinSpec
 from dtwin_fast.weights import RNNWeights, count_weights, spec_weight_shapes
@@ -59,6 +61,11 @@ def _random_layers(spec: TwinSpec, seed: int = 0) -> tuple[Layer, ...]:
         )
         for n_in, n_out in layer_sizes(spec)
     )
+
+
+def _gradients(n_subjects: int, spec: TwinSpec, seed: int = 4) -> np.ndarray:
+    shape = (n_subjects, count_weights(spec))
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def _edges(n_subjects: int, spec: TwinSpec, seed: int = 1) -> np.ndarray:
@@ -168,6 +175,119 @@ def test_layout_of_the_input_does_not_matter() -> None:
 def test_nobody() -> None:
     flat = generate_weights(_random_layers(TINY), _edges(0, TINY))
     assert flat.shape == (0, count_weights(TINY))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_mish_slope(precision: str, tolerances: ModuleType) -> None:
+    u = np.concatenate([EXTREMES, np.linspace(-30, 30, 4001)]).astype(precision)
+    got = mish_slope(u)
+    assert got.dtype == u.dtype
+    assert np.isfinite(got).all()
+    exact = u.astype(np.longdouble)
+    tanh = np.tanh(np.logaddexp(0, exact))
+    second = exact * np.exp(-np.logaddexp(0, -exact)) * (1 - tanh**2)
+    # The terms cancel near u = -1.19, where mish is least: rounding is relative to their sizes.
+    size = tanh + np.abs(second)
+    tiny = np.finfo(precision).tiny * 1e4  # its parts become denormal before the slope does
+    normal = size > tiny
+    error = np.abs(got - (tanh + second))[normal] / size[normal]
+    assert error.max() <= tolerances.TOLERANCES["mish"][precision]
+    assert np.abs(got[~normal]).max() <= tiny
+
+
+def test_mish_slope_equals_torch() -> None:
+    torch = pytest.importorskip("torch")
+    u = np.concatenate([EXTREMES, np.linspace(-30, 30, 4001)])
+    tensor = torch.from_numpy(u).requires_grad_()
+    torch.nn.functional.mish(tensor).sum().backward()
+    assert tensor.grad is not None
+    # torch takes 1 - tanh^2 where tanh is nearly 1: some 2^-53 times |u| <= 20 are lost.
+    np.testing.assert_allclose(mish_slope(u), tensor.grad.numpy(), rtol=0, atol=1e-14)
+
+
+def test_mish_slope_of_infinities_and_nan() -> None:
+    u = np.array([np.inf, -np.inf, np.nan], np.float32)
+    with np.errstate(invalid="ignore"):
+        got = mish_slope(u)
+    np.testing.assert_array_equal(got, np.array([1, np.nan, np.nan], np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", SPECS)
+def test_backward_equals_autograd(name: str, dtype: str, tolerances: ModuleType) -> None:
+    torch = pytest.importorskip("torch")
+    from dtwin_fast.training import HyperNetwork
+
+    spec = SPECS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network = HyperNetwork(spec, "default").eval()
+    layers = network.numpy_layers()
+    x, d_flat = _edges(BLOCK_SUBJECTS + 3, spec), _gradients(BLOCK_SUBJECTS + 3, spec)
+    got = backpropagate_weights(layers, x, d_flat.astype(dtype))
+    assert got.dtype == np.float32
+    exact = torch.from_numpy(x.astype(np.float64)).requires_grad_()
+    network.double()(exact).backward(torch.from_numpy(d_flat.astype(np.float64)))
+    assert exact.grad is not None
+    wanted = exact.grad.numpy()
+    scale = np.abs(wanted).max()  # the table's errors are in units of 1 where all is smaller
+    tolerances.assert_close(got / scale, wanted / scale, "edge_gradients", "float32")
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_gradient_does_not_depend_on_its_company(name: str) -> None:
+    spec = SPECS[name]
+    n = 2 * BLOCK_SUBJECTS + 7
+    layers, x, d_flat = _random_layers(spec), _edges(n, spec), _gradients(n, spec)
+    whole = backpropagate_weights(layers, x, d_flat)
+    rng = np.random.default_rng(2)
+    for count in (1, 2, 5, BLOCK_SUBJECTS - 1, BLOCK_SUBJECTS, BLOCK_SUBJECTS + 1, n):
+        rows = rng.permutation(n)[:count]
+        got = backpropagate_weights(layers, x[rows], d_flat[rows])
+        assert got.tobytes() == whole[rows].tobytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(st.integers(0, 69), min_size=0, max_size=70))
+def test_any_choice_of_rows_keeps_their_gradients(rows: list[int]) -> None:
+    layers, x, d_flat = _random_layers(TINY), _edges(70, TINY), _gradients(70, TINY)
+    whole = backpropagate_weights(layers, x, d_flat)
+    assert backpropagate_weights(layers, x[rows], d_flat[rows]).tobytes() == whole[rows].tobytes()
+
+
+def test_a_bad_gradient_stays_alone() -> None:
+    layers, x, d_flat = _random_layers(TINY), _edges(40, TINY), _gradients(40, TINY)
+    wanted = backpropagate_weights(layers, x, d_flat)
+    others = np.arange(40) != 7
+    for bad in (np.nan, np.inf, 3e38):
+        for spoilt in ((x, d_flat.copy()), (x.copy(), d_flat)):
+            spoilt[0 if spoilt[1] is d_flat else 1][7] = bad
+            got = backpropagate_weights(layers, *spoilt)
+            assert got[others].tobytes() == wanted[others].tobytes()
+            assert got[7].tobytes() != wanted[7].tobytes()
+
+
+def test_gradient_of_nobody() -> None:
+    got = backpropagate_weights(_random_layers(TINY), _edges(0, TINY), _gradients(0, TINY))
+    assert got.shape == (0, TINY.n_edges)
+
+
+@pytest.mark.parametrize(
+    ("x", "d_flat"),
+    [
+        (_edges(3, TINY), _gradients(1, TINY)),
+        (_edges(1, TINY), _gradients(3, TINY)),
+        (_edges(3, TINY)[:, 1:], _gradients(3, TINY)),
+        (_edges(3, TINY), _gradients(3, TINY)[:, :1]),
+        (_edges(3, TINY), _gradients(3, TINY)[0]),
+        (_edges(3, TINY), _gradients(3, TINY)[None]),
+    ],
+    ids=["a gradient", "an x", "an edge less", "one weight", "1-D", "3-D"],
+)
+def test_gradients_that_do_not_fit(x: np.ndarray, d_flat: np.ndarray) -> None:
+    with pytest.raises(DTwinInputError) as caught:
+        backpropagate_weights(_random_layers(TINY), x, d_flat)
+    assert caught.value.code == "shape"
 
 
 def test_dropout_acts_in_training_only() -> None:

@@ -16,16 +16,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtwin_fast import _core
-from dtwin_fast.backends import BACKENDS, NOT_BUILT
+from dtwin_fast.backends import BACKENDS, NOT_BUILT, VJPS
 from dtwin_fast.backends import cpu as cpu_backend
 from dtwin_fast.backends import reference as reference_backend
 from dtwin_fast.cells import CELLS
-from dtwin_fast.dispatch import RolloutResult, isa, rollout, rollout_vjp, supports
+from dtwin_fast.dispatch import (
+    RolloutGradients,
+    RolloutResult,
+    isa,
+    rollout,
+    rollout_vjp,
+    supports,
+)
 from dtwin_fast.errors import BackendUnavailableError, DTwinInputError
 from dtwin_fast.weights import WEIGHT_NAMES, RNNWeights, weight_shapes
 
 cells = pytest.mark.parametrize("cell", CELLS)
 backends = pytest.mark.parametrize("backend", BACKENDS)
+vjps = pytest.mark.parametrize("backend", VJPS)
 
 
 def make_weights(
@@ -52,6 +60,12 @@ def parts(result: RolloutResult) -> list[np.ndarray]:
     last = result.h_final if isinstance(result.h_final, tuple) else (result.h_final,)
     states = [] if result.states is None else [result.states]
     return [result.outputs, *states, *last, result.diverged]
+
+
+def gradient_parts(result: RolloutGradients) -> list[np.ndarray]:
+    """All arrays of a result, that of the inputs last."""
+    h0 = result.h0 if isinstance(result.h0, tuple) else (result.h0,)
+    return [*(getattr(result.weights, name) for name in WEIGHT_NAMES), *h0, result.inputs]
 
 
 def assert_same_bits(got: list[np.ndarray], wanted: list[np.ndarray]) -> None:
@@ -124,6 +138,52 @@ def test_bits_in_many_sequences_and_steps(cell: str) -> None:
         assert_same_bits(parts(alone)[:-1], [part[:, b : b + 1] for part in parts(whole)[:-1]])
 
 
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_vjp_bits_depend_on_nothing_but_the_numbers(data: st.DataObject) -> None:
+    """Threads, grouping and order of subjects."""
+    draw = data.draw
+    cell = draw(st.sampled_from(list(CELLS)))
+    dtype = draw(st.sampled_from(["float32", "float64"]))
+    n_subjects, n_sequences = draw(st.integers(1, 5)), draw(st.integers(1, 9))
+    n_steps, n_inputs = draw(st.integers(1, 90)), draw(st.integers(1, 5))
+    n_hidden, n_outputs = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    weights = make_weights(cell, n_subjects, n_inputs, n_hidden, n_outputs, dtype)
+    inputs = make_inputs(n_subjects, n_sequences, n_steps, n_inputs, dtype=dtype)
+    projection, rows = None, n_steps
+    if draw(st.booleans()):
+        rows = draw(st.integers(1, 6))
+        projection = make_inputs(n_sequences, rows, n_steps, dtype=dtype)
+    d_outputs = make_inputs(n_subjects, n_sequences, rows, n_outputs, dtype=dtype)
+
+    def run(order: Any, n_threads: int) -> list[np.ndarray]:
+        return gradient_parts(
+            rollout_vjp(
+                weights.select(order),
+                inputs[order],
+                d_outputs[order],
+                None,
+                "cpu",
+                dtype,
+                projection,
+                n_threads,
+            )
+        )
+
+    whole = run(slice(None), 1)
+    assert_same_bits(run(slice(None), draw(st.integers(2, 3))), whole)
+    order = draw(st.permutations(range(n_subjects)))[: draw(st.integers(1, n_subjects))]
+    assert_same_bits(run(order, 2), [part[order] for part in whole])
+
+    shared = [
+        gradient_parts(
+            rollout_vjp(weights, inputs[0], d_outputs, None, "cpu", dtype, projection, n_threads)
+        )
+        for n_threads in (1, 3)
+    ]
+    assert_same_bits(*shared)
+
+
 @cells
 def test_shared_inputs_equal_repeated_inputs(cell: str) -> None:
     weights = make_weights(cell, 4, 3, 10, 5)
@@ -145,6 +205,26 @@ def test_results_are_fully_written(cell: str, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(np, "empty", poisoned)
     assert_same_bits(parts(rollout(weights, inputs, return_states=True)), wanted)
+
+
+@cells
+@pytest.mark.parametrize("shared", [False, True], ids=["own-inputs", "shared-inputs"])
+def test_vjp_is_fully_written(cell: str, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = make_weights(cell, 3, 4, 13, 7)
+    inputs = make_inputs(*(() if shared else (3,)), 5, 33, 4)
+    d_outputs = make_inputs(3, 5, 33, 7)
+    wanted = gradient_parts(rollout_vjp(weights, inputs, d_outputs, backend="cpu"))
+    assert all(np.isfinite(part).all() for part in wanted)
+    make_empty = np.empty
+
+    def poisoned(shape: Any, dtype: Any = float) -> np.ndarray:
+        array = make_empty(shape, dtype)
+        array[...] = np.nan
+        return array
+
+    monkeypatch.setattr(np, "empty", poisoned)
+    got = gradient_parts(rollout_vjp(weights, inputs, d_outputs, backend="cpu"))
+    assert_same_bits(got, wanted)
 
 
 # --- layouts and dtypes ------------------------------------------------------------------------
@@ -190,6 +270,25 @@ def test_layouts_do_not_matter(layout: Any, backend: str) -> None:
         time_projection=layout(projection),
     )
     assert_same_bits(parts(got), parts(wanted))
+
+
+@vjps
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_layouts_do_not_matter_to_the_vjp(layout: Any, backend: str) -> None:
+    weights = make_weights("lstm", 3, 4, 6, 5)
+    inputs, projection = make_inputs(3, 2, 12, 4), make_inputs(2, 3, 12)
+    d_outputs = make_inputs(3, 2, 3, 5)
+    h0 = (make_inputs(3, 2, 6), make_inputs(3, 2, 6))
+    wanted = rollout_vjp(weights, inputs, d_outputs, h0, backend, time_projection=projection)
+    got = rollout_vjp(
+        with_arrays(weights, layout),
+        layout(inputs),
+        layout(d_outputs),
+        tuple(layout(part) for part in h0),
+        backend,
+        time_projection=layout(projection),
+    )
+    assert_same_bits(gradient_parts(got), gradient_parts(wanted))
 
 
 def test_lists_and_float16_and_integers_are_converted() -> None:
@@ -241,35 +340,82 @@ def test_projection_equals_projected_outputs(
 
 
 @cells
-def test_projected_gradients_equal_gradients_of_projected_outputs(
-    cell: str, tolerances: ModuleType
+@vjps
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("per_sequence", [False, True], ids=["K,T", "B,K,T"])
+@pytest.mark.parametrize("n_steps", [1, 263])
+def test_vjp_of_projected_outputs(
+    cell: str,
+    backend: str,
+    precision: str,
+    per_sequence: bool,
+    n_steps: int,
+    tolerances: ModuleType,
 ) -> None:
-    weights = make_weights(cell, 2, 3, 8, 5, "float64")
-    inputs = make_inputs(3, 40, 3, dtype="float64")
-    projection = make_inputs(3, 4, 40, dtype="float64")
-    d_outputs = make_inputs(2, 3, 4, 5, dtype="float64")
-    got = rollout_vjp(weights, inputs, d_outputs, precision="float64", time_projection=projection)
-    back = projection.transpose(0, 2, 1) @ d_outputs
-    wanted = rollout_vjp(weights, inputs, back, precision="float64")
-    for name in WEIGHT_NAMES:
-        tolerances.assert_close(
-            getattr(got.weights, name), getattr(wanted.weights, name), "gradients", "float64"
-        )
-    tolerances.assert_close(got.inputs, wanted.inputs, "gradients", "float64")
+    weights = make_weights(cell, 2, 3, 21, 11, precision)
+    inputs = make_inputs(3, n_steps, 3, dtype=precision)
+    projection = make_inputs(*((3,) if per_sequence else ()), 4, n_steps, dtype=precision)
+    d_outputs = make_inputs(2, 3, 4, 11, dtype=precision)
+    got = rollout_vjp(weights, inputs, d_outputs, None, backend, precision, projection)
+    back = projection.swapaxes(-1, -2).astype(np.float64) @ d_outputs
+    wanted = rollout_vjp(weights, inputs, back, None, "reference", "float64")
+    assert got.backend == backend
+    for ours, theirs in zip(gradient_parts(got), gradient_parts(wanted), strict=True):
+        assert ours.dtype == precision
+        tolerances.assert_close(ours, theirs, "gradients", precision)
 
 
 @cells
-def test_shared_inputs_gradient_is_summed_over_subjects(cell: str, tolerances: ModuleType) -> None:
+@vjps
+def test_shared_inputs_vjp_is_summed_over_subjects(
+    cell: str, backend: str, tolerances: ModuleType
+) -> None:
     weights = make_weights(cell, 3, 2, 6, 4, "float64")
     inputs = make_inputs(2, 15, 2, dtype="float64")
     d_outputs = make_inputs(3, 2, 15, 4, dtype="float64")
-    shared = rollout_vjp(weights, inputs, d_outputs, precision="float64")
-    own = rollout_vjp(weights, np.stack([inputs] * 3), d_outputs, precision="float64")
-    assert shared.backend == "reference"
+    shared = rollout_vjp(weights, inputs, d_outputs, None, backend, "float64")
+    own = rollout_vjp(weights, np.stack([inputs] * 3), d_outputs, None, backend, "float64")
+    assert shared.backend == backend
     assert shared.inputs.shape == inputs.shape
     tolerances.assert_close(shared.inputs, own.inputs.sum(0), "gradients", "float64")
     h0 = shared.h0 if isinstance(shared.h0, tuple) else (shared.h0,)
     assert [part.shape for part in h0] == [(3, 2, 6)] * CELLS[cell].n_states
+
+
+@cells
+@vjps
+@pytest.mark.parametrize("projected", [False, True], ids=["outputs", "projected"])
+def test_vjp_over_more_sequences_than_a_block_takes(
+    cell: str, backend: str, projected: bool, tolerances: ModuleType
+) -> None:
+    weights, inputs = make_weights(cell, 1, 3, 20, 5), make_inputs(131, 40, 3)
+    projection = make_inputs(131, 4, 40) if projected else None
+    d_outputs = make_inputs(1, 131, 4 if projected else 40, 5)
+    arguments = (weights, inputs, d_outputs, None)
+    got = rollout_vjp(*arguments, backend, "float32", projection)
+    wanted = rollout_vjp(*arguments, "reference", "float64", projection)
+    for ours, theirs in zip(gradient_parts(got), gradient_parts(wanted), strict=True):
+        tolerances.assert_close(ours, theirs, "gradients", "float32")
+
+
+def test_vjp_of_sequences_too_long_for_one_block(tolerances: ModuleType) -> None:
+    """18 MB of states for each sequence: the engine takes three of the five at a time."""
+    weights = make_weights("lstm", 1, 2, 32, 3)
+    inputs, d_outputs = make_inputs(5, 20_000, 2), make_inputs(1, 5, 20_000, 3)
+    whole = gradient_parts(rollout_vjp(weights, inputs, d_outputs, backend="cpu"))
+    alone = [
+        gradient_parts(
+            rollout_vjp(weights, inputs[b : b + 1], d_outputs[:, b : b + 1], backend="cpu")
+        )
+        for b in range(5)
+    ]
+    n_weights = len(WEIGHT_NAMES)
+    for n, part in enumerate(whole[:n_weights]):
+        wanted = np.sum([own[n] for own in alone], axis=0, dtype=np.float64)
+        tolerances.assert_close(part, wanted, "gradients", "float32")
+    for n, part in enumerate(whole[n_weights:], start=n_weights):
+        axis = 0 if part is whole[-1] else 1
+        assert_same_bits([part], [np.concatenate([own[n] for own in alone], axis=axis)])
 
 
 # --- divergence --------------------------------------------------------------------------------
@@ -304,6 +450,48 @@ def test_one_bad_subject_changes_no_other(
     assert_same_bits(
         [part[others] for part in parts(hurt)], [part[others] for part in parts(healthy)]
     )
+
+
+@cells
+@vjps
+@pytest.mark.parametrize("where", [*WEIGHT_NAMES, "inputs", "h0", "d_outputs"])
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=["nan", "inf"])
+def test_one_bad_subject_changes_no_other_vjp(
+    cell: str, backend: str, where: str, value: float
+) -> None:
+    weights = make_weights(cell, 3, 4, 9, 5)
+    arrays = {"inputs": make_inputs(3, 4, 11, 4), "d_outputs": make_inputs(3, 4, 11, 5)}
+    h0 = [make_inputs(3, 4, 9) for _ in range(CELLS[cell].n_states)]
+
+    def run() -> list[np.ndarray]:
+        state = tuple(h0) if len(h0) > 1 else h0[0]
+        return gradient_parts(
+            rollout_vjp(weights, h0=state, backend=backend, n_threads=1, **arrays)
+        )
+
+    healthy = run()
+    assert all(np.isfinite(part).all() for part in healthy)
+    changed = {**arrays, "h0": h0[0]}.get(where)
+    changed = getattr(weights, where) if changed is None else changed
+    changed[1].flat[0] = value
+    hurt = run()
+    # b_out changes no gradient; an infinite pre-activation is a gate at its bound.
+    if value != np.inf and where != "b_out":
+        assert not all(np.isfinite(part[1]).all() for part in hurt)
+    others = [0, 2]
+    assert_same_bits([part[others] for part in hurt], [part[others] for part in healthy])
+
+
+@cells
+@vjps
+def test_a_bad_subject_poisons_shared_inputs_vjp(cell: str, backend: str) -> None:
+    weights = make_weights(cell, 2, 3, 5, 4)
+    weights.w_hh[1] = np.nan
+    inputs, d_outputs = make_inputs(2, 6, 3), make_inputs(2, 2, 6, 4)
+    got = rollout_vjp(weights, inputs, d_outputs, None, backend)
+    assert np.isnan(got.inputs).all()
+    assert np.isfinite(got.weights.w_hh[0]).all()
+    assert np.isnan(got.weights.w_hh[1]).any()
 
 
 @backends
@@ -359,7 +547,9 @@ def test_auto_says_what_ran() -> None:
     weights, inputs = make_weights("rnn", 1, 2, 3, 2), make_inputs(1, 4, 2)
     assert rollout(weights, inputs).backend == "cpu"
     assert rollout(weights, inputs, precision="bfloat16").backend == "reference"
-    assert rollout_vjp(weights, inputs, np.ones((1, 1, 4, 2))).backend == "reference"
+    d_outputs = np.ones((1, 1, 4, 2))
+    assert rollout_vjp(weights, inputs, d_outputs).backend == "cpu"
+    assert rollout_vjp(weights, inputs, d_outputs, precision="bfloat16").backend == "reference"
 
 
 @pytest.mark.parametrize("backend", NOT_BUILT)
@@ -370,7 +560,7 @@ def test_backends_that_are_not_built_say_so(backend: str) -> None:
     with pytest.raises(BackendUnavailableError, match="backend='cpu' or backend='reference'") as e:
         rollout(weights, inputs, backend=backend)
     assert reason in str(e.value)
-    with pytest.raises(BackendUnavailableError, match="Use backend='reference'"):
+    with pytest.raises(BackendUnavailableError, match="Use backend='cpu' or backend='reference'"):
         rollout_vjp(weights, inputs, np.ones((1, 1, 4, 2)), backend=backend)
 
 
@@ -380,8 +570,8 @@ def test_cpu_says_what_it_cannot_do() -> None:
     assert "float32 and float64 only" in str(supports("cpu", "rnn", "bfloat16"))
     with pytest.raises(BackendUnavailableError, match="Use backend='reference'"):
         rollout(weights, inputs, backend="cpu", precision="bfloat16")
-    with pytest.raises(BackendUnavailableError, match="no backward pass"):
-        rollout_vjp(weights, inputs, np.ones((1, 1, 4, 2)), backend="cpu")
+    with pytest.raises(BackendUnavailableError, match="Use backend='reference'"):
+        rollout_vjp(weights, inputs, np.ones((1, 1, 4, 2)), backend="cpu", precision="bfloat16")
 
 
 def test_without_torch_the_reference_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,8 +581,10 @@ def test_without_torch_the_reference_names_the_extra(monkeypatch: pytest.MonkeyP
     assert rollout(weights, inputs).backend == "cpu"
     with pytest.raises(BackendUnavailableError, match=r"dtwin_fast\[torch\].*backend='cpu'"):
         rollout(weights, inputs, backend="reference")
+    d_outputs = np.ones((1, 1, 4, 2))
+    assert rollout_vjp(weights, inputs, d_outputs).backend == "cpu"
     with pytest.raises(BackendUnavailableError, match=r"dtwin_fast\[torch\]"):
-        rollout_vjp(weights, inputs, np.ones((1, 1, 4, 2)))
+        rollout_vjp(weights, inputs, d_outputs, precision="bfloat16")
 
 
 def test_dispatch_imports_no_torch() -> None:
@@ -436,6 +628,16 @@ def test_bfloat16_is_float32_with_rounded_weights(cell: str, tolerances: ModuleT
 
 
 @cells
+@vjps
+def test_no_subjects_have_an_empty_vjp(cell: str, backend: str) -> None:
+    weights = make_weights(cell, 1, 3, 4, 5).select(slice(0, 0))
+    for inputs in (make_inputs(2, 6, 3), np.empty((0, 2, 6, 3))):
+        gradients = rollout_vjp(weights, inputs, np.ones((0, 2, 6, 5)), backend=backend)
+        np.testing.assert_array_equal(gradients.inputs, np.zeros(inputs.shape))
+        assert gradients.weights.w_hh.shape == weights.w_hh.shape
+
+
+@cells
 @backends
 def test_no_subjects_give_empty_results(cell: str, backend: str) -> None:
     weights = make_weights(cell, 1, 3, 4, 5).select(slice(0, 0))
@@ -444,8 +646,6 @@ def test_no_subjects_give_empty_results(cell: str, backend: str) -> None:
     assert got.states is not None
     assert got.states.shape == (0, 2, 6, 4)
     assert got.diverged.shape == (0,)
-    gradients = rollout_vjp(weights, make_inputs(2, 6, 3), np.ones((0, 2, 6, 5)))
-    np.testing.assert_array_equal(gradients.inputs, np.zeros((2, 6, 3)))
 
 
 def with_size(n_subjects: int = 2, **sizes: int) -> RNNWeights:
@@ -529,6 +729,26 @@ def test_results_beyond_the_address_space_are_refused() -> None:
     assert e.value.code == "too_large"
 
 
+def test_gradients_beyond_the_address_space_are_refused() -> None:
+    """Those of shared inputs, which are made per subject before they are summed."""
+    n_subjects = 2**42
+    weights = RNNWeights(
+        "rnn",
+        **{
+            name: np.broadcast_to(np.float32(0), (n_subjects, *shape))
+            for name, shape in weight_shapes("rnn", 2**10, 1, 1).items()
+        },
+    )
+    with pytest.raises(DTwinInputError) as e:
+        rollout_vjp(
+            weights,
+            np.ones((1, 2**10, 2**10), np.float32),
+            np.broadcast_to(np.float32(0), (n_subjects, 1, 1, 1)),
+            time_projection=np.ones((1, 2**10)),
+        )
+    assert (e.value.code, e.value.field) == ("too_large", "gradient of inputs")
+
+
 def test_isa_names_what_ran() -> None:
     assert isa("cpu") == _core.build_info()["isa"]
     assert isa("reference")
@@ -581,3 +801,43 @@ def test_the_engine_refuses_what_dispatch_would_not_send() -> None:
             _core.rollout(**(good | {name: value}))
     with pytest.raises(TypeError):
         _core.rollout(**(good | {"inputs": np.ones((2, 6, 3), np.float64)}))
+
+
+def test_the_engine_refuses_a_vjp_that_dispatch_would_not_send() -> None:
+    weights = with_size()
+    good: dict[str, Any] = {
+        "cell": "rnn",
+        **{name: getattr(weights, name) for name in WEIGHT_NAMES},
+        "inputs": GOOD["inputs"],
+        "h0": None,
+        "c0": None,
+        "projection": None,
+        "d_outputs": np.ones((2, 2, 6, 5), np.float32),
+        **{f"d_{name}": np.empty_like(getattr(weights, name)) for name in WEIGHT_NAMES},
+        "d_inputs": np.empty((2, 2, 6, 3), np.float32),
+        "d_h0": np.empty((2, 2, 4), np.float32),
+        "d_c0": None,
+        "n_threads": 1,
+    }
+    _core.rollout_vjp(**good)
+    written = ("d_outputs", *(f"d_{name}" for name in WEIGHT_NAMES), "d_inputs", "d_h0")
+    bad: list[tuple[str, Any]] = [
+        ("cell", "lstm"),
+        ("n_threads", -1),
+        ("d_c0", np.empty((2, 2, 5), np.float32)),
+        *((name, good[name][..., :-1].copy()) for name in written),
+        *((name, np.repeat(good[name], 2, axis=-1)[..., ::2]) for name in written),
+        *((name, misaligned(good[name])) for name in written),
+        *((name, read_only(good[name])) for name in written[1:]),
+    ]
+    for name, value in bad:
+        with pytest.raises(ValueError, match=r"."):
+            _core.rollout_vjp(**(good | {name: value}))
+    lstm = with_arrays(make_weights("lstm", 2, 3, 4, 5), np.asarray)
+    arrays = {name: getattr(lstm, name) for name in WEIGHT_NAMES}
+    arrays |= {f"d_{name}": np.empty_like(array) for name, array in arrays.items()}
+    with pytest.raises(ValueError, match="NULL"):
+        _core.rollout_vjp(**(good | {"cell": "lstm"} | arrays))
+    for name in written:
+        with pytest.raises(TypeError):
+            _core.rollout_vjp(**(good | {name: good[name].astype(np.float64)}))

@@ -25,11 +25,18 @@ TOLERANCES: dict[str, dict[str, float]] = {
     # Generated weights: three layers, the first a sum of E <= 5,000 edges, about 70 u each;
     # numpy and torch call different BLAS libraries.
     "generated": {"float32": 1e-5},
-    # Mish alone, relative: an exp, three more roundings and a division; float32 exp is
+    # Mish or its derivative alone, relative (to the sum of the sizes of the derivative's two
+    # terms, which cancel): an exp, three more roundings and a division; float32 exp is
     # within 2 u, its square doubles that.
     "mish": {"float32": 6e-7, "float64": 1.2e-15},
+    # Gradients of edges from those of weights, in units of the largest: a float32 sum of
+    # P <= 2e5 products, which BLAS takes in blocks, then a sum of <= 200 for each hidden layer.
+    "edge_gradients": {"float32": 5e-6},
     # Gradients: sums of up to B * T products of such states, in the order that autograd takes.
     "gradients": {"float32": 5e-6, "float64": 1e-14},
+    # Central differences with a step of 1e-5: it squared, times third derivatives of order 10,
+    # and a loss of order 10 rounded at u, divided by it.
+    "finite_differences": {"float64": 1e-8},
 }
 """Largest error by quantity and precision."""
 

@@ -20,7 +20,7 @@ __all__ = [
 BACKENDS: dict[str, Backend] = {"cpu": cpu, "reference": reference}
 """In the order in which "auto" tries them."""
 
-VJPS: dict[str, Vjp] = {"reference": reference.rollout_vjp}
+VJPS: dict[str, Vjp] = {"cpu": cpu.rollout_vjp, "reference": reference.rollout_vjp}
 """The backends with gradients, in the order in which "auto" tries them."""
 
 NOT_BUILT: dict[str, str] = {

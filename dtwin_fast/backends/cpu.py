@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
 from .._core import CELLS, build_info
 from .._core import rollout as core_rollout
+from .._core import rollout_vjp as core_rollout_vjp
 from ..errors import BackendUnavailableError
-from ..weights import WEIGHT_NAMES, FloatArray
-from .interface import Problem, Solution
+from ..weights import WEIGHT_NAMES, FloatArray, RNNWeights
+from .interface import Gradients, Problem, Solution
 
 
 def supports(cell: str, precision: str) -> str | None:
@@ -22,9 +24,7 @@ def supports(cell: str, precision: str) -> str | None:
     return None
 
 
-def supports_vjp(cell: str, precision: str) -> str | None:
-    """The reason why there are no gradients."""
-    return "the engine has no backward pass"
+supports_vjp = supports
 
 
 def isa() -> str:
@@ -48,10 +48,6 @@ def rollout(problem: Problem, *, return_states: bool, n_threads: int) -> Solutio
     weights = problem.weights
     dtype = weights.w_hh.dtype
     n_subjects, n_sequences, n_hidden = problem.state_shape
-    is_shared = problem.inputs.ndim == 3
-    h0 = None if problem.h0 is None else [_laid_out(array, 0) for array in problem.h0]
-    projection = problem.time_projection
-
     outputs = np.empty(problem.output_shape, dtype)
     states = None
     if return_states:
@@ -60,12 +56,7 @@ def rollout(problem: Problem, *, return_states: bool, n_threads: int) -> Solutio
     c_final = np.empty(problem.state_shape, dtype) if weights.cell == "lstm" else None
     diverged = np.empty(n_subjects, np.bool_)
     core_rollout(
-        cell=weights.cell,
-        **{name: _laid_out(getattr(weights, name), 1) for name in WEIGHT_NAMES},
-        inputs=_laid_out(problem.inputs, 1 if is_shared else 2),
-        h0=h0[0] if h0 else None,
-        c0=h0[1] if h0 and c_final is not None else None,
-        projection=None if projection is None else _laid_out(projection, projection.ndim - 2),
+        **_arrays(problem),
         outputs=outputs,
         states=states,
         h_final=h_final,
@@ -76,6 +67,55 @@ def rollout(problem: Problem, *, return_states: bool, n_threads: int) -> Solutio
     return Solution(
         outputs, states, (h_final,) if c_final is None else (h_final, c_final), diverged
     )
+
+
+def rollout_vjp(problem: Problem, d_outputs: FloatArray, *, n_threads: int) -> Gradients:
+    """Gradients in the dtype of the arrays.
+
+    Inputs that all subjects share have their gradient written per subject, (S,B,T,I), and
+    then summed over S.
+    """
+    isa()
+    weights = problem.weights
+    dtype = weights.w_hh.dtype
+    is_shared = problem.inputs.ndim == 3
+    found: dict[str, Any] = {
+        name: np.empty(getattr(weights, name).shape, dtype) for name in WEIGHT_NAMES
+    }
+    d_inputs = np.empty((weights.n_subjects, *problem.inputs.shape[-3:]), dtype)
+    d_h0 = np.empty(problem.state_shape, dtype)
+    d_c0 = np.empty(problem.state_shape, dtype) if weights.cell == "lstm" else None
+    core_rollout_vjp(
+        **_arrays(problem),
+        d_outputs=_laid_out(d_outputs, 0),
+        **{f"d_{name}": array for name, array in found.items()},
+        d_inputs=d_inputs,
+        d_h0=d_h0,
+        d_c0=d_c0,
+        n_threads=n_threads,
+    )
+    if is_shared:
+        # Infinite gradients of two subjects may cancel to NaN, which is what they should give.
+        with np.errstate(invalid="ignore", over="ignore"):
+            d_inputs = d_inputs.sum(0)
+    return Gradients(
+        RNNWeights(weights.cell, **found), d_inputs, (d_h0,) if d_c0 is None else (d_h0, d_c0)
+    )
+
+
+def _arrays(problem: Problem) -> dict[str, Any]:
+    """What the engine reads, under its names, laid out as it wants them."""
+    weights = problem.weights
+    inputs, projection = problem.inputs, problem.time_projection
+    h0 = None if problem.h0 is None else [_laid_out(array, 0) for array in problem.h0]
+    return {
+        "cell": weights.cell,
+        **{name: _laid_out(getattr(weights, name), 1) for name in WEIGHT_NAMES},
+        "inputs": _laid_out(inputs, inputs.ndim - 2),
+        "h0": h0[0] if h0 else None,
+        "c0": h0[1] if h0 and weights.cell == "lstm" else None,
+        "projection": None if projection is None else _laid_out(projection, projection.ndim - 2),
+    }
 
 
 def _laid_out(array: FloatArray, n_outer: int) -> FloatArray:

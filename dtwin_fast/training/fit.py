@@ -14,10 +14,10 @@ from torch import Tensor
 from ..cohort import Cohort
 from ..errors import DTwinInputError
 from ..provenance import input_digest, package_version
-from ..reference import rollout
 from ..spec import N_ACTIONS, N_INPUTS, TwinSpec
 from ..tasks import TASKS
 from ..tasks.design import contrast_projection
+from ..torch import rollout
 from ..twin import Twin
 from .losses import HEAD_LOSSES, bold_loss
 from .network import HyperNetwork
