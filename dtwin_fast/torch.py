@@ -140,19 +140,17 @@ def _rollout_vjp(
     time_projection: Tensor | None,
 ) -> list[Tensor]:
     """Gradients of the weights, the inputs and h0 (for an LSTM h0 and c0)."""
-    # torch switches autograd off inside an op; where the reference runs, it needs it.
-    with torch.inference_mode(False):
-        result = dispatch.rollout_vjp(
-            RNNWeights(cell, *map(_array, weights)),
-            _array(inputs),
-            _array(d_outputs),
-            _state(h0),
-            precision=PRECISIONS[inputs.dtype],
-            time_projection=None if time_projection is None else _array(time_projection),
-            n_threads=_count_threads(),
-        )
-        found = [getattr(result.weights, name) for name in WEIGHT_NAMES]
-        return [_tensor(array) for array in (*found, result.inputs, *_parts(result.h0))]
+    result = dispatch.rollout_vjp(
+        RNNWeights(cell, *map(_array, weights)),
+        _array(inputs),
+        _array(d_outputs),
+        _state(h0),
+        precision=PRECISIONS[inputs.dtype],
+        time_projection=None if time_projection is None else _array(time_projection),
+        n_threads=_count_threads(),
+    )
+    found = [getattr(result.weights, name) for name in WEIGHT_NAMES]
+    return [_tensor(array) for array in (*found, result.inputs, *_parts(result.h0))]
 
 
 @_rollout.register_fake

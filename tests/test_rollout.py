@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -602,6 +603,16 @@ def test_build_info_has_what_doctor_prints() -> None:
     assert "-ffp-contract=off" in str(info["flags"])
     assert info["compiler"]
     assert int(info["hardware_threads"]) >= 0
+
+
+def test_the_callers_grad_mode_does_not_matter() -> None:
+    weights = make_weights("rnn", 2, 3, 5, 4)
+    inputs, d_outputs = make_inputs(2, 6, 3), make_inputs(2, 2, 6, 4)
+    wanted = rollout_vjp(weights, inputs, d_outputs, backend="reference").weights
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            found = rollout_vjp(weights, inputs, d_outputs, backend="reference").weights
+        np.testing.assert_array_equal(found.w_hh, wanted.w_hh)
 
 
 # --- bfloat16 ----------------------------------------------------------------------------------

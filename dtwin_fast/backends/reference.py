@@ -75,14 +75,15 @@ def rollout_vjp(problem: Problem, d_outputs: FloatArray, *, n_threads: int) -> G
 
     from .. import reference
 
-    weights = {name: tensor.requires_grad_() for name, tensor in _weights(problem).items()}
-    inputs = _tensor(problem.inputs).requires_grad_()
-    state = _state(problem)
-    if state is None:
-        n_states = CELLS[problem.weights.cell].n_states
-        state = tuple(inputs.new_zeros(problem.state_shape) for _ in range(n_states))
-    state = tuple(tensor.requires_grad_() for tensor in state)
-    with _threads(n_threads):
+    # The gradients are this function's own: a caller's no_grad must not switch them off.
+    with torch.inference_mode(False), _threads(n_threads):
+        weights = {name: tensor.requires_grad_() for name, tensor in _weights(problem).items()}
+        inputs = _tensor(problem.inputs).requires_grad_()
+        state = _state(problem)
+        if state is None:
+            n_states = CELLS[problem.weights.cell].n_states
+            state = tuple(inputs.new_zeros(problem.state_shape) for _ in range(n_states))
+        state = tuple(tensor.requires_grad_() for tensor in state)
         outputs = reference.rollout(
             problem.weights.cell,
             weights,
