@@ -99,8 +99,10 @@ class BackwardSubject {
         w_ih_back_ = pack_untransposed(w_ih, GH(), p_.n_inputs, workspace + at_.w_ih_back);
         w_hh_back_ = pack_untransposed(w_hh, GH(), H(), workspace + at_.w_hh_back);
         w_out_back_ = pack_untransposed(w_out, p_.n_outputs, H(), workspace + at_.w_out_back);
-        pad_bias(array(p_.b_ih) + subject * p_.b_ih_stride, b_ih_);
-        pad_bias(array(p_.b_hh) + subject * p_.b_hh_stride, b_hh_);
+        const F* b_ih = array(p_.b_ih) + subject * p_.b_ih_stride;
+        const F* b_hh = array(p_.b_hh) + subject * p_.b_hh_stride;
+        pad_bias<F>(b_ih, Cell::kGates, H(), at_.hidden, b_ih_);
+        pad_bias<F>(b_hh, Cell::kGates, H(), at_.hidden, b_hh_);
     }
 
     void run() {
@@ -289,12 +291,6 @@ class BackwardSubject {
 
     static Panels<F> rows_from(Panels<F> b, int64_t row) {
         return {b.data + row * b.row_stride, b.row_stride, b.panel_stride};
-    }
-
-    void pad_bias(const F* bias, F* padded) const {
-        for (int g = 0; g < Cell::kGates; ++g, bias += H(), padded += at_.hidden) {
-            std::fill(std::copy_n(bias, H(), padded), padded + at_.hidden, F(0));
-        }
     }
 
     void load_state(int64_t slot, int64_t b, int64_t j, Vec<F>* state) const {

@@ -210,4 +210,12 @@ void add_rows(int64_t n, int64_t depth, const F* a, int64_t lda, F* c, F* partia
     }
 }
 
+// A bias of `groups` gates of `rows` units, each gate padded with zeros to `padded_rows`.
+template <class F>
+void pad_bias(const F* bias, int64_t groups, int64_t rows, int64_t padded_rows, F* padded) {
+    for (int64_t g = 0; g < groups; ++g, bias += rows, padded += padded_rows) {
+        std::fill(std::copy_n(bias, rows, padded), padded + padded_rows, F(0));
+    }
+}
+
 }  // namespace dtwin::DTWIN_ISA

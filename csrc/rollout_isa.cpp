@@ -96,8 +96,8 @@ class Subject {
                      workspace + at_.w_hh);
         w_out_ = pack(weight(p_.w_out, p_.w_out_stride), 1, p_.n_outputs, p_.n_outputs, H,
                       workspace + at_.w_out);
-        pad_bias(weight(p_.b_ih, p_.b_ih_stride), b_ih_);
-        pad_bias(weight(p_.b_hh, p_.b_hh_stride), b_hh_);
+        pad_bias<F>(weight(p_.b_ih, p_.b_ih_stride), Cell::kGates, H, at_.hidden, b_ih_);
+        pad_bias<F>(weight(p_.b_hh, p_.b_hh_stride), Cell::kGates, H, at_.hidden, b_hh_);
     }
 
     void run() {
@@ -236,12 +236,6 @@ class Subject {
             if (Cell::kStates > 1) {
                 std::copy_n(c_ + b * at_.hidden, p_.n_hidden, result(p_.c_final) + to);
             }
-        }
-    }
-
-    void pad_bias(const F* bias, F* padded) const {
-        for (int g = 0; g < Cell::kGates; ++g, bias += p_.n_hidden, padded += at_.hidden) {
-            std::fill(std::copy_n(bias, p_.n_hidden, padded), padded + at_.hidden, F(0));
         }
     }
 

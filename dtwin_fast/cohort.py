@@ -118,6 +118,12 @@ class Cohort:
     def __len__(self) -> int:
         return len(self.connectomes)
 
+    @property
+    def measured_bold_regions(self) -> tuple[str, ...]:
+        """``bold_regions``, or none when no task has BOLD."""
+        has_bold = any(data.bold is not None for data in self.tasks.values())
+        return self.bold_regions if has_bold else ()
+
     def select(self, subjects: Sequence[int] | npt.NDArray[Any]) -> Cohort:
         """The cohort of some subjects."""
         index = np.asarray(subjects)

@@ -116,13 +116,7 @@ def _rollout(
 ) -> list[Tensor]:
     """Outputs, h_final (for an LSTM h and c) and, when asked for, states."""
     result = dispatch.rollout(
-        RNNWeights(cell, *map(_array, weights)),
-        _array(inputs),
-        _state(h0),
-        precision=PRECISIONS[inputs.dtype],
-        time_projection=None if time_projection is None else _array(time_projection),
-        return_states=return_states,
-        n_threads=_count_threads(),
+        **_problem(cell, weights, inputs, h0, time_projection), return_states=return_states
     )
     found = [result.outputs, *_parts(result.h_final)]
     if result.states is not None:
@@ -141,13 +135,7 @@ def _rollout_vjp(
 ) -> list[Tensor]:
     """Gradients of the weights, the inputs and h0 (for an LSTM h0 and c0)."""
     result = dispatch.rollout_vjp(
-        RNNWeights(cell, *map(_array, weights)),
-        _array(inputs),
-        _array(d_outputs),
-        _state(h0),
-        precision=PRECISIONS[inputs.dtype],
-        time_projection=None if time_projection is None else _array(time_projection),
-        n_threads=_count_threads(),
+        **_problem(cell, weights, inputs, h0, time_projection), d_outputs=_array(d_outputs)
     )
     found = [getattr(result.weights, name) for name in WEIGHT_NAMES]
     return [_tensor(array) for array in (*found, result.inputs, *_parts(result.h0))]
@@ -280,6 +268,24 @@ def _check_tensors(named: Mapping[str, object]) -> None:
         )
 
 
+def _problem(
+    cell: str,
+    weights: list[Tensor],
+    inputs: Tensor,
+    h0: list[Tensor],
+    time_projection: Tensor | None,
+) -> dict[str, Any]:
+    """What both directions take, as arguments of dispatch."""
+    return {
+        "weights": RNNWeights(cell, *map(_array, weights)),
+        "inputs": _array(inputs),
+        "h0": _state(h0),
+        "precision": PRECISIONS[inputs.dtype],
+        "time_projection": None if time_projection is None else _array(time_projection),
+        "n_threads": min(torch.get_num_threads(), dispatch.MAX_THREADS),
+    }
+
+
 def _array(tensor: Tensor) -> FloatArray:
     # Forced past requires_grad alone: a dense CPU tensor shares its memory.
     array: FloatArray = tensor.numpy(force=True)
@@ -299,7 +305,3 @@ def _state(h0: list[Tensor]) -> FloatArray | tuple[FloatArray, ...] | None:
 
 def _parts(state: FloatArray | tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:
     return state if isinstance(state, tuple) else (state,)
-
-
-def _count_threads() -> int:
-    return min(torch.get_num_threads(), dispatch.MAX_THREADS)

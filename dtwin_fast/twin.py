@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -285,7 +285,7 @@ class Twin:
         }
         card = model_card(self.spec, self.training, list(self.schedules))
         digest = save_model(path, self._tensors(), config, card)
-        return Twin(**{**vars(self), "sha256": digest})
+        return replace(self, sha256=digest)
 
     def _generate(self, connectomes: Connectomes, missing: MissingPolicy) -> RNNWeights:
         x = self._hyper_input(connectomes, missing)

@@ -14,6 +14,9 @@ from ..errors import BackendUnavailableError
 from ..weights import WEIGHT_NAMES, FloatArray, RNNWeights
 from .interface import Gradients, Problem, Solution
 
+BUILD = build_info()
+"""What the engine was built for, and the instruction set it chose for this process."""
+
 
 def supports(cell: str, precision: str) -> str | None:
     """None when :func:`rollout` can run this, otherwise the reason why not."""
@@ -33,13 +36,12 @@ def isa() -> str:
     Raises:
         BackendUnavailableError: DTWIN_ISA names one that cannot run here.
     """
-    build = build_info()
-    if build["isa"] is None:
+    if BUILD["isa"] is None:
         raise BackendUnavailableError(
             f"DTWIN_ISA={os.environ.get('DTWIN_ISA')!r} names no instruction set that the engine "
-            f"has and this processor runs. Unset it, or use one of {', '.join(build['isas'])}."
+            f"has and this processor runs. Unset it, or use one of {', '.join(BUILD['isas'])}."
         )
-    return str(build["isa"])
+    return str(BUILD["isa"])
 
 
 def rollout(problem: Problem, *, return_states: bool, n_threads: int) -> Solution:

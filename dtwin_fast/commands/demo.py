@@ -8,12 +8,12 @@ import json
 import math
 import shutil
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..prediction_files import NOTICE, write_json, write_prediction
-from .options import add_seed, integer, output_folder
+from .options import add_training, integer, output_folder, show_step, train_config
 from .progress import Progress
 
 SUMMARY_FILE = "demo.json"
@@ -38,21 +38,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"simulated people, at least {MIN_PEOPLE} (default 228)",
     )
-    parser.add_argument(
-        "--steps", type=integer(1), metavar="N", help="optimiser steps (fewer: faster, worse)"
-    )
-    add_seed(parser)
+    add_training(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON summary on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; files of an earlier demo in OUT are replaced."""
     from ..demo import as_table, run_demo
-    from ..training import TrainConfig, TrainStep
+    from ..training import TrainStep
 
-    config = TrainConfig(seed=args.seed)
-    if args.steps is not None:
-        config = replace(config, n_steps=args.steps)
+    config = train_config(args)
     with output_folder(args.out, may_hold=SUMMARY_FILE):
         with contextlib.ExitStack() as training:
             progress = Progress("train", "steps")
@@ -60,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             def on_step(s: TrainStep) -> None:
                 if s.step == 1:
                     training.enter_context(progress)
-                progress(s.step, s.n_steps, f"action {s.action_loss:.3f}, BOLD {s.bold_loss:.3f}")
+                show_step(progress, s)
                 if s.step == s.n_steps:
                     training.close()
                     _say("predicting the held-out people ...")

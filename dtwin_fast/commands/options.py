@@ -6,9 +6,15 @@ import argparse
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import DTwinInputError
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from ..training import TrainConfig, TrainStep
 
 MAX_SEED = 2**63 - 1
 
@@ -38,6 +44,28 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="same seed, same result (default 0)",
     )
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--steps`` and ``--seed``, which :func:`train_config` reads."""
+    parser.add_argument(
+        "--steps", type=integer(1), metavar="N", help="optimiser steps (fewer: faster, worse)"
+    )
+    add_seed(parser)
+
+
+def train_config(args: argparse.Namespace) -> TrainConfig:
+    """The training settings that the options ask for."""
+    from ..training import TrainConfig
+
+    config = TrainConfig(seed=args.seed)
+    return config if args.steps is None else replace(config, n_steps=args.steps)
+
+
+def show_step(progress: Progress, step: TrainStep) -> None:
+    """Report one optimiser step with its losses."""
+    note = f"action {step.action_loss:.3f}, BOLD {step.bold_loss:.3f}"
+    progress(step.step, step.n_steps, note)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..cohort import Cohort
 from ..cohort_files import load_cohort
 from ..spec import PRESETS, TwinSpec
-from .options import add_seed, integer, output_folder
+from .options import add_training, output_folder, show_step, train_config
 from .progress import Progress
 
 
@@ -24,29 +24,24 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="demo",
         help="sizes of hypernetwork and RNN (default demo); regions are the cohort's",
     )
-    parser.add_argument("--steps", type=integer(1), metavar="N", help="optimiser steps")
-    add_seed(parser)
+    add_training(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON summary on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and save the model."""
-    from ..training import TrainConfig, fit
+    from ..training import fit
 
     with output_folder(args.out):
         cohort = load_cohort(args.cohort)
         spec = _fit_spec(args.preset, cohort)
-        config = TrainConfig(seed=args.seed)
-        if args.steps is not None:
-            config = replace(config, n_steps=args.steps)
+        config = train_config(args)
         with Progress("train", "steps") as progress:
             twin = fit(
                 cohort,
                 spec,
                 config,
-                on_step=lambda s: progress(
-                    s.step, s.n_steps, f"action {s.action_loss:.3f}, BOLD {s.bold_loss:.3f}"
-                ),
+                on_step=lambda step: show_step(progress, step),
             )
         twin = twin.save(args.out)
     if args.json:
@@ -65,11 +60,10 @@ def run(args: argparse.Namespace) -> int:
 def _fit_spec(preset: str, cohort: Cohort) -> TwinSpec:
     """The preset with the cohort's regions and TR, under a name of its own if that differs."""
     base = PRESETS[preset]
-    has_bold = any(data.bold is not None for data in cohort.tasks.values())
     spec = replace(
         base,
         n_regions=cohort.connectomes.n_regions,
-        bold_regions=cohort.bold_regions if has_bold else (),
+        bold_regions=cohort.measured_bold_regions,
         tr_s=cohort.tr_s,
         # The nearest step that divides the TR: BOLD targets lie on the grid of steps.
         dt_s=base.dt_s

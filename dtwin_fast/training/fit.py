@@ -243,8 +243,7 @@ class _Batches:
 
 def _check(cohort: Cohort, spec: TwinSpec) -> None:
     fc = cohort.connectomes
-    has_bold = any(data.bold is not None for data in cohort.tasks.values())
-    bold_regions = cohort.bold_regions if has_bold else ()
+    bold_regions = cohort.measured_bold_regions
     nobody = int(fc.missing.all(axis=0).sum())
     named = f"{fc.n_regions}" + ("" if fc.regions else " without names")
     checks = [
