@@ -97,7 +97,7 @@ struct Problem {
             const Array<F>& b_ih, const Array<F>& b_hh, const Array<F>& w_out,
             const Array<F>& b_out, const Array<F>& inputs, const std::optional<Array<F>>& h0,
             const std::optional<Array<F>>& c0, const std::optional<Array<F>>& projection,
-            int n_threads) {
+            bool bfloat16_weights, int n_threads) {
         if (w_hh.ndim() != 3) refuse("w_hh", "wanted 3 axes");
         if (w_ih.ndim() != 3) refuse("w_ih", "wanted 3 axes");
         if (w_out.ndim() != 3) refuse("w_out", "wanted 3 axes");
@@ -106,6 +106,7 @@ struct Problem {
 
         p.struct_size = sizeof p;
         p.dtype = sizeof(F) == sizeof(double) ? DTWIN_FLOAT64 : DTWIN_FLOAT32;
+        p.weights = bfloat16_weights ? DTWIN_WEIGHTS_BFLOAT16 : DTWIN_WEIGHTS_FULL;
         p.n_threads = n_threads;
         int64_t n_gates = 0;
         for (const auto& known : kCells) {
@@ -181,9 +182,10 @@ void rollout(const std::string& cell, const Array<F>& w_ih, const Array<F>& w_hh
              const Array<F>& b_out, const Array<F>& inputs, const std::optional<Array<F>>& h0,
              const std::optional<Array<F>>& c0, const std::optional<Array<F>>& projection,
              Array<F>& outputs, std::optional<Array<F>>& states, Array<F>& h_final,
-             std::optional<Array<F>>& c_final, Array<bool>& diverged, int n_threads) {
+             std::optional<Array<F>>& c_final, Array<bool>& diverged, bool bfloat16_weights,
+             int n_threads) {
     Problem<F> problem(cell, w_ih, w_hh, b_ih, b_hh, w_out, b_out, inputs, h0, c0, projection,
-                       n_threads);
+                       bfloat16_weights, n_threads);
     auto& [p, S, B, T, I, H, GH, O, rows] = problem;
     p.outputs = result("outputs", outputs, {S, B, rows, O});
     if (states) p.states = result("states", *states, {S, B, T, H});
@@ -200,9 +202,10 @@ void rollout_vjp(const std::string& cell, const Array<F>& w_ih, const Array<F>& 
                  const std::optional<Array<F>>& c0, const std::optional<Array<F>>& projection,
                  const Array<F>& d_outputs, Array<F>& d_w_ih, Array<F>& d_w_hh, Array<F>& d_b_ih,
                  Array<F>& d_b_hh, Array<F>& d_w_out, Array<F>& d_b_out, Array<F>& d_inputs,
-                 Array<F>& d_h0, std::optional<Array<F>>& d_c0, int n_threads) {
+                 Array<F>& d_h0, std::optional<Array<F>>& d_c0, bool bfloat16_weights,
+                 int n_threads) {
     Problem<F> problem(cell, w_ih, w_hh, b_ih, b_hh, w_out, b_out, inputs, h0, c0, projection,
-                       n_threads);
+                       bfloat16_weights, n_threads);
     auto& [p, S, B, T, I, H, GH, O, rows] = problem;
     dtwin_rollout_vjp_params g{};
     g.struct_size = sizeof g;
@@ -247,7 +250,7 @@ void define_rollouts(py::module_& module) {
         py::arg("h0").noconvert(), py::arg("c0").noconvert(), py::arg("projection").noconvert(),
         py::arg("outputs").noconvert(), py::arg("states").noconvert(),
         py::arg("h_final").noconvert(), py::arg("c_final").noconvert(),
-        py::arg("diverged").noconvert(), py::arg("n_threads"));
+        py::arg("diverged").noconvert(), py::arg("bfloat16_weights"), py::arg("n_threads"));
     module.def(
         "rollout_vjp", &rollout_vjp<F>, py::kw_only(), py::arg("cell"), py::arg("w_ih").noconvert(),
         py::arg("w_hh").noconvert(), py::arg("b_ih").noconvert(), py::arg("b_hh").noconvert(),
@@ -257,7 +260,7 @@ void define_rollouts(py::module_& module) {
         py::arg("d_w_hh").noconvert(), py::arg("d_b_ih").noconvert(), py::arg("d_b_hh").noconvert(),
         py::arg("d_w_out").noconvert(), py::arg("d_b_out").noconvert(),
         py::arg("d_inputs").noconvert(), py::arg("d_h0").noconvert(), py::arg("d_c0").noconvert(),
-        py::arg("n_threads"));
+        py::arg("bfloat16_weights"), py::arg("n_threads"));
 }
 
 }  // namespace

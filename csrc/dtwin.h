@@ -32,6 +32,13 @@ typedef enum dtwin_cell { DTWIN_RNN = 0, DTWIN_GRU = 1, DTWIN_LSTM = 2 } dtwin_c
 
 typedef enum dtwin_dtype { DTWIN_FLOAT32 = 0, DTWIN_FLOAT64 = 1 } dtwin_dtype;
 
+/* How weights are kept for the time loop: in the arrays' dtype, or rounded to bfloat16 (to nearest,
+ * ties to even), which halves what a step reads from cache. All arithmetic is in dtype. */
+typedef enum dtwin_weights {
+    DTWIN_WEIGHTS_FULL = 0,
+    DTWIN_WEIGHTS_BFLOAT16 = 1 /* with DTWIN_FLOAT32 */
+} dtwin_weights;
+
 typedef enum dtwin_status {
     DTWIN_OK = 0,
     DTWIN_ERROR_VERSION = 1,   /* struct_size is not the size of the struct it is in */
@@ -44,7 +51,8 @@ typedef enum dtwin_status {
     DTWIN_ERROR_ALIGNMENT = 8, /* a pointer is not aligned to its element type */
     DTWIN_ERROR_THREADS = 9,   /* n_threads is outside 0..DTWIN_MAX_THREADS */
     DTWIN_ERROR_MEMORY = 10,   /* the workspace could not be allocated */
-    DTWIN_ERROR_ISA = 11       /* DTWIN_ISA names an instruction set that cannot run here */
+    DTWIN_ERROR_ISA = 11,      /* DTWIN_ISA names an instruction set that cannot run here */
+    DTWIN_ERROR_WEIGHTS = 12   /* weights is not a dtwin_weights, or does not go with dtype */
 } dtwin_status;
 
 #define DTWIN_MAX_THREADS 1024
@@ -57,7 +65,8 @@ typedef struct dtwin_rollout_params {
     uint32_t struct_size;
     int32_t cell;      /* dtwin_cell */
     int32_t dtype;     /* dtwin_dtype */
-    int32_t n_threads; /* 0 = one per hardware thread; never more than n_subjects are started */
+    int32_t n_threads; /* 0 = one per hardware thread */
+    int32_t weights;   /* dtwin_weights */
 
     int64_t n_subjects;  /* S >= 0; with 0 nothing is read or written */
     int64_t n_sequences; /* B >= 1 */
@@ -120,8 +129,9 @@ typedef struct dtwin_rollout_vjp_params {
     void* d_c0;     /* [S, B, H], lstm only; NULL for the other cells */
 } dtwin_rollout_vjp_params;
 
-/* Run; returns a dtwin_status. Nothing is written unless it returns DTWIN_OK. A thread's
- * workspace holds all steps of a sequence, up to T*H*(G+3) elements, or of more within 64 MiB. */
+/* Run; returns a dtwin_status. Nothing is written unless it returns DTWIN_OK. A thread keeps the
+ * steps of its sequences within 64 MiB; longer ones are rolled out a second time, in segments of
+ * sqrt(T) steps or more. */
 DTWIN_API int dtwin_rollout_vjp(const dtwin_rollout_vjp_params* params);
 
 /* One sentence for a status; never NULL, never to be freed. */

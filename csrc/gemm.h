@@ -1,4 +1,5 @@
-// Matrix product with one order of summation: c[m][n] += sum over k of a[m][k] b[k][n], k rising.
+// Matrix product with one order of summation: c[m][n] = start + sum over k of a[m][k] b[k][n], k
+// rising.
 //
 // Each element of c is summed on its own and in that order, whatever the sizes and the blocking,
 // so a row of c has the same bits alone, in a batch, or in a batch of another size.
@@ -7,177 +8,148 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "panels.h"
 #include "simd/vec.h"
 
 namespace dtwin::DTWIN_ISA {
 
-constexpr int kPanelVectors = 4;
-
+// Where a product's sums begin and go.
 template <class F>
-constexpr int64_t kPanel = kPanelVectors * kLanes<F>;
+struct Sums {
+    const F* start;        // null: begin at zero, and in the end add to what c holds
+    int64_t start_stride;  // from row to row; 0 repeats one row
+    F* c;
+    int64_t c_stride;
 
-inline int64_t round_up(int64_t n, int64_t multiple) {
-    return (n + multiple - 1) / multiple * multiple;
-}
-
-// The right factor: panels of kPanel columns, `panel_stride` apart, rows `row_stride` apart.
-// Columns are padded to whole vectors.
-template <class F>
-struct Panels {
-    const F* data;
-    int64_t row_stride;
-    int64_t panel_stride;
+    Sums at(int64_t row, int64_t column) const {
+        const F* first = start ? start + row * start_stride + column : nullptr;
+        return {first, start_stride, c + row * c_stride + column, c_stride};
+    }
 };
 
-// A tile of c: kRows rows, kGroups panels of kVectors vectors each, held in registers.
-template <int kRows, int kGroups, int kVectors, class F>
-inline void tile(int64_t depth, const F* a, int64_t lda, const F* b, int64_t row_stride,
-                 int64_t panel_stride, F* c, int64_t ldc) {
-    Vec<F> sum[kRows][kGroups][kVectors];
+// Sums that begin with a bias (n), or continue what c holds, or are added to it once complete.
+template <class F>
+Sums<F> from_bias(const F* bias, F* c, int64_t c_stride) {
+    return {bias, 0, c, c_stride};
+}
+template <class F>
+Sums<F> onto(F* c, int64_t c_stride) {
+    return {c, c_stride, c, c_stride};
+}
+template <class F>
+Sums<F> add_to(F* c, int64_t c_stride) {
+    return {nullptr, 0, c, c_stride};
+}
+
+// A tile of kRows rows and kVectors vectors, held in registers.
+template <int kRows, int kVectors, class F, class W>
+inline void tile(int64_t depth, const F* a, int64_t lda, Panels<W> b, Sums<F> to) {
+    Vec<F> sum[kRows][kVectors];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-        for (int g = 0; g < kGroups; ++g) {
-#pragma GCC unroll 4
-            for (int v = 0; v < kVectors; ++v) {
-                sum[r][g][v] = load(c + r * ldc + g * kPanel<F> + v * kLanes<F>);
+#pragma GCC unroll 12
+        for (int v = 0; v < kVectors; ++v) {
+            const F* start = to.start + r * to.start_stride + v * kLanes<F>;
+            sum[r][v] = to.start ? load(start) : Vec<F>{};
+        }
+    }
+    const W* row = b.data;
+    for (int64_t k = 0; k < depth; ++k, row += b.row_stride) {
+#pragma GCC unroll 12
+        for (int v = 0; v < kVectors; ++v) {
+            const W* panel = row + v / kPanelVectors * b.panel_stride;
+            const Vec<F> column = load_columns<F>(panel, v % kPanelVectors);
+#pragma GCC unroll 8
+            for (int r = 0; r < kRows; ++r) {
+                sum[r][v] = fma(Vec<F>{} + a[r * lda + k], column, sum[r][v]);
             }
         }
     }
-    for (int64_t k = 0; k < depth; ++k, b += row_stride) {
-#pragma GCC unroll 2
-        for (int g = 0; g < kGroups; ++g) {
-#pragma GCC unroll 4
-            for (int v = 0; v < kVectors; ++v) {
-                const Vec<F> column = load(b + g * panel_stride + v * kLanes<F>);
-#pragma GCC unroll 8
-                for (int r = 0; r < kRows; ++r) {
-                    sum[r][g][v] = fma(Vec<F>{} + a[r * lda + k], column, sum[r][g][v]);
-                }
-            }
-        }
-    }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-        for (int g = 0; g < kGroups; ++g) {
-#pragma GCC unroll 4
-            for (int v = 0; v < kVectors; ++v) {
-                store(c + r * ldc + g * kPanel<F> + v * kLanes<F>, sum[r][g][v]);
-            }
+#pragma GCC unroll 12
+        for (int v = 0; v < kVectors; ++v) {
+            F* c = to.c + r * to.c_stride + v * kLanes<F>;
+            store(c, to.start ? sum[r][v] : load(c) + sum[r][v]);
         }
     }
 }
 
-// One panel of kVectors vectors against all m rows.
-template <int kRows, int kVectors, class F>
-inline void panel_rows(int64_t m, int64_t depth, const F* a, int64_t lda, const F* b,
-                       int64_t row_stride, F* c, int64_t ldc) {
-    for (; m >= kRows; m -= kRows, a += kRows * lda, c += kRows * ldc) {
-        tile<kRows, 1, kVectors>(depth, a, lda, b, row_stride, 0, c, ldc);
+// kVectors vectors of columns of all m rows.
+template <int kRows, int kVectors, class F, class W>
+inline void rows(int64_t m, int64_t depth, const F* a, int64_t lda, Panels<W> b, Sums<F> to) {
+    for (; m >= kRows; m -= kRows, a += kRows * lda, to = to.at(kRows, 0)) {
+        tile<kRows, kVectors>(depth, a, lda, b, to);
     }
     if constexpr (kRows > 1) {
-        if (m) panel_rows<kRows - 1, kVectors>(m, depth, a, lda, b, row_stride, c, ldc);
+        if (m) rows<kRows - 1, kVectors>(m, depth, a, lda, b, to);
     }
 }
 
-template <class F>
-inline void panel(int vectors, int64_t m, int64_t depth, const F* a, int64_t lda, const F* b,
-                  int64_t row_stride, F* c, int64_t ldc) {
-    switch (vectors) {
-        case 1:
-            return panel_rows<kTileRows, 1>(m, depth, a, lda, b, row_stride, c, ldc);
-        case 2:
-            return panel_rows<kTileRows, 2>(m, depth, a, lda, b, row_stride, c, ldc);
-        case 3:
-            return panel_rows<kTileRows, 3>(m, depth, a, lda, b, row_stride, c, ldc);
-        default:
-            return panel_rows<kTileRows, 4>(m, depth, a, lda, b, row_stride, c, ldc);
+template <int kRows, int kMostVectors, class F, class W>
+inline void columns(int vectors, int64_t m, int64_t depth, const F* a, int64_t lda, Panels<W> b,
+                    Sums<F> to) {
+    if (vectors == kMostVectors) return rows<kRows, kMostVectors>(m, depth, a, lda, b, to);
+    if constexpr (kMostVectors > 1) {
+        columns<kRows, kMostVectors - 1>(vectors, m, depth, a, lda, b, to);
     }
 }
 
-// c (m x n, rows ldc apart) += a (m x depth, rows lda apart) @ b. Nothing of c beyond n is touched.
-template <class F>
-void gemm(int64_t m, int64_t n, int64_t depth, const F* a, int64_t lda, Panels<F> b, F* c,
-          int64_t ldc) {
-    const F* right = b.data;
-    int64_t j = 0;
-    if (m == 1) {
-        // One row has too few sums in one panel to hide the latency of an addition.
-        for (; n - j >= 2 * kPanel<F>; j += 2 * kPanel<F>, right += 2 * b.panel_stride) {
-            tile<1, 2, kPanelVectors>(depth, a, lda, right, b.row_stride, b.panel_stride, c + j,
-                                      ldc);
-        }
-    }
-    for (; j < n; j += kPanel<F>, right += b.panel_stride) {
-        const int64_t columns = std::min(n - j, kPanel<F>);
-        const int vectors = static_cast<int>((columns + kLanes<F> - 1) / kLanes<F>);
-        if (columns % kLanes<F> == 0) {
-            panel(vectors, m, depth, a, lda, right, b.row_stride, c + j, ldc);
-            continue;
-        }
-        F edge[kTileRows * kPanel<F>] = {};
-        for (int64_t i = 0; i < m; i += kTileRows) {
-            const int64_t rows = std::min<int64_t>(m - i, kTileRows);
-            for (int64_t r = 0; r < rows; ++r) {
-                std::copy_n(c + (i + r) * ldc + j, columns, edge + r * kPanel<F>);
-            }
-            panel(vectors, rows, depth, a + i * lda, lda, right, b.row_stride, edge, kPanel<F>);
-            for (int64_t r = 0; r < rows; ++r) {
-                std::copy_n(edge + r * kPanel<F>, columns, c + (i + r) * ldc + j);
-            }
-        }
-    }
-}
+// One row has too few sums in one panel to hide the latency of an addition: take two panels,
+// and with them what is left if that is less than a third.
+constexpr int kRowVectors = 3 * kPanelVectors - 1;
 
-// Elements that pack() writes.
-template <class F>
-constexpr int64_t packed_columns(int64_t columns) {
-    return (columns + kPanel<F> - 1) / kPanel<F> * kPanel<F>;
-}
+// c (m x n) = start + a (m x depth, rows lda apart) @ b. Nothing of c beyond n is touched.
+template <class F, class W>
+void gemm(int64_t m, int64_t n, int64_t depth, const F* a, int64_t lda, Panels<W> b, Sums<F> to) {
+    const int64_t ragged = n % kLanes<F> ? n % kPanel<F> : 0;  // columns of a panel cut in a vector
+    const int64_t whole = (n - ragged) / kLanes<F>;
+    for (int64_t done = 0; done < whole;) {
+        const Panels<W> right = b.from_panel(done / kPanelVectors);
+        const Sums<F> part = to.at(0, done * kLanes<F>);
+        const int64_t left = whole - done;
+        int vectors = 0;
+        if (m == 1) {
+            vectors = static_cast<int>(left <= kRowVectors ? left : 2 * kPanelVectors);
+            columns<1, kRowVectors>(vectors, m, depth, a, lda, right, part);
+        } else {
+            vectors = static_cast<int>(std::min<int64_t>(left, kPanelVectors));
+            columns<kTileRows, kPanelVectors>(vectors, m, depth, a, lda, right, part);
+        }
+        done += vectors;
+    }
+    if (!ragged) return;
 
-// Turn w ([groups * rows, depth], as torch keeps it) into the right factor w^T, each group's
-// columns padded with zeros to `padded_rows`.
-template <class F>
-Panels<F> pack(const F* w, int64_t groups, int64_t rows, int64_t padded_rows, int64_t depth,
-               F* packed) {
-    const int64_t panel_stride = depth * kPanel<F>;
-    std::fill_n(packed, packed_columns<F>(groups * padded_rows) * depth, F(0));
-    for (int64_t g = 0; g < groups; ++g) {
-        for (int64_t row = 0; row < rows; ++row, w += depth) {
-            const int64_t column = g * padded_rows + row;
-            F* to = packed + column / kPanel<F> * panel_stride + column % kPanel<F>;
-            for (int64_t k = 0; k < depth; ++k) to[k * kPanel<F>] = w[k];
+    // Through a copy whose rows are whole vectors.
+    const Panels<W> right = b.from_panel(n / kPanel<F>);
+    const int vectors = static_cast<int>((ragged + kLanes<F> - 1) / kLanes<F>);
+    F copy[kTileRows * kPanel<F>] = {};
+    for (int64_t i = 0; i < m; i += kTileRows) {
+        const int64_t count = std::min<int64_t>(m - i, kTileRows);
+        const Sums<F> part = to.at(i, n - ragged);
+        const F* begin = part.start ? part.start : part.c;
+        const int64_t stride = part.start ? part.start_stride : part.c_stride;
+        for (int64_t r = 0; r < count; ++r) {
+            std::copy_n(begin + r * stride, ragged, copy + r * kPanel<F>);
+        }
+        const Sums<F> sums = part.start ? onto<F>(copy, kPanel<F>) : add_to<F>(copy, kPanel<F>);
+        columns<kTileRows, kPanelVectors>(vectors, count, depth, a + i * lda, lda, right, sums);
+        for (int64_t r = 0; r < count; ++r) {
+            std::copy_n(copy + r * kPanel<F>, ragged, part.c + r * part.c_stride);
         }
     }
-    return {packed, kPanel<F>, panel_stride};
-}
-
-// Turn w ([depth, columns]) into the right factor w, its columns padded with zeros.
-template <class F>
-Panels<F> pack_untransposed(const F* w, int64_t depth, int64_t columns, F* packed) {
-    const int64_t panel_stride = depth * kPanel<F>;
-    for (int64_t j = 0; j < columns; j += kPanel<F>) {
-        const int64_t width = std::min(columns - j, kPanel<F>);
-        F* to = packed + j / kPanel<F> * panel_stride;
-        for (int64_t k = 0; k < depth; ++k, to += kPanel<F>) {
-            std::fill(std::copy_n(w + k * columns + j, width, to), to + kPanel<F>, F(0));
-        }
-    }
-    return {packed, kPanel<F>, panel_stride};
 }
 
 constexpr int64_t kLeftRows = 96;          // of a block of a^T; whole tiles for 3 and 6 rows
 constexpr int64_t kLeftDepth = 128;        // a panel of b of this depth stays in L1
 constexpr int64_t kLeftStride = 128 + 16;  // not a power of two, which would share cache sets
 
-// c (m x n, rows ldc apart) += a^T @ b with a (depth x m, rows lda apart). Stretches of kLeftDepth
-// are summed on their own first, which rounds less than one long sum. `block` holds
-// kLeftRows x kLeftStride elements, `partial` kLeftRows x n with n rounded up to whole vectors.
+// c (m x n, rows ldc apart) += a^T @ b with a (depth x m, rows lda apart). Stretches of at most
+// kLeftDepth are summed on their own first, which rounds less than one long sum. `block` holds
+// kLeftRows x kLeftStride elements.
 template <class F>
 void gemm_transposed(int64_t m, int64_t n, int64_t depth, const F* a, int64_t lda, Panels<F> b,
-                     F* c, int64_t ldc, F* block, F* partial) {
-    const int64_t columns = round_up(n, kLanes<F>);
+                     F* c, int64_t ldc, F* block) {
     for (int64_t k = 0; k < depth; k += kLeftDepth, b.data += kLeftDepth * b.row_stride) {
         const int64_t some = std::min(depth - k, kLeftDepth);
         for (int64_t i = 0; i < m; i += kLeftRows) {
@@ -186,12 +158,7 @@ void gemm_transposed(int64_t m, int64_t n, int64_t depth, const F* a, int64_t ld
                 const F* from = a + (k + q) * lda + i;
                 for (int64_t r = 0; r < rows; ++r) block[r * kLeftStride + q] = from[r];
             }
-            std::fill_n(partial, rows * columns, F(0));
-            gemm(rows, columns, some, block, kLeftStride, b, partial, columns);
-            for (int64_t r = 0; r < rows; ++r) {
-                F* to = c + (i + r) * ldc;
-                for (int64_t j = 0; j < n; ++j) to[j] += partial[r * columns + j];
-            }
+            gemm(rows, n, some, block, kLeftStride, b, add_to(c + i * ldc, ldc));
         }
     }
 }
@@ -207,14 +174,6 @@ void add_rows(int64_t n, int64_t depth, const F* a, int64_t lda, F* c, F* partia
             for (int64_t j = 0; j < n; ++j) partial[j] += a[q * lda + j];
         }
         for (int64_t j = 0; j < n; ++j) c[j] += partial[j];
-    }
-}
-
-// A bias of `groups` gates of `rows` units, each gate padded with zeros to `padded_rows`.
-template <class F>
-void pad_bias(const F* bias, int64_t groups, int64_t rows, int64_t padded_rows, F* padded) {
-    for (int64_t g = 0; g < groups; ++g, bias += rows, padded += padded_rows) {
-        std::fill(std::copy_n(bias, rows, padded), padded + padded_rows, F(0));
     }
 }
 

@@ -144,15 +144,19 @@ int check_problem(const dtwin_rollout_params& p) {
     if (p.cell < DTWIN_RNN || p.cell > DTWIN_LSTM) return DTWIN_ERROR_CELL;
     if (p.dtype < DTWIN_FLOAT32 || p.dtype > DTWIN_FLOAT64) return DTWIN_ERROR_DTYPE;
     if (p.n_threads < 0 || p.n_threads > DTWIN_MAX_THREADS) return DTWIN_ERROR_THREADS;
+    if (p.weights < DTWIN_WEIGHTS_FULL || p.weights > DTWIN_WEIGHTS_BFLOAT16) {
+        return DTWIN_ERROR_WEIGHTS;
+    }
+    if (p.weights == DTWIN_WEIGHTS_BFLOAT16 && p.dtype != DTWIN_FLOAT32) return DTWIN_ERROR_WEIGHTS;
     if (int status = check_sizes(p)) return status;
     if (int status = check_extents(p)) return status;
     return p.n_subjects ? check_problem_pointers(p) : DTWIN_OK;
 }
 
-int64_t count_threads(const dtwin_rollout_params& p) {
+int64_t wanted_threads(const dtwin_rollout_params& p) {
     const int64_t wanted =
         p.n_threads ? p.n_threads : std::max(1u, std::thread::hardware_concurrency());
-    return std::min({wanted, p.n_subjects, static_cast<int64_t>(DTWIN_MAX_THREADS)});
+    return std::min<int64_t>(wanted, DTWIN_MAX_THREADS);
 }
 
 // The threads of one call; they are joined on every way out.
@@ -180,11 +184,11 @@ class Threads {
     int64_t n_started_ = 0;
 };
 
-// Call `subject(s, workspace)` for every subject; each thread has a workspace of `bytes`.
-template <class Subject>
-int run_subjects(const dtwin_rollout_params& params, size_t bytes, Subject subject) {
-    // Every workspace is there before the first subject starts, so a failure writes nothing.
-    const int64_t n_threads = count_threads(params);
+// Call `run(item, workspace)` for every item; each thread has a workspace of `bytes`.
+template <class Run>
+int run_items(int64_t n_items, int64_t n_threads, size_t bytes, Run run) {
+    // Every workspace is there before the first item starts, so a failure writes nothing.
+    n_threads = std::min(n_threads, n_items);
     std::unique_ptr<Workspace[]> workspaces(new (std::nothrow) Workspace[n_threads]);
     if (!workspaces) return DTWIN_ERROR_MEMORY;
     for (int64_t i = 0; i < n_threads; ++i) {
@@ -193,11 +197,11 @@ int run_subjects(const dtwin_rollout_params& params, size_t bytes, Subject subje
         workspaces[i].reset(static_cast<std::byte*>(memory));
     }
 
-    // Who takes a subject next is a race, but a subject's arithmetic is its own: same bits.
-    std::atomic<int64_t> next_subject{0};
+    // Who takes an item next is a race, but an item's arithmetic is its own: same bits.
+    std::atomic<int64_t> next_item{0};
     const auto work = [&](int64_t thread) {
-        for (int64_t s; (s = next_subject.fetch_add(1)) < params.n_subjects;) {
-            subject(s, workspaces[thread].get());
+        for (int64_t item; (item = next_item.fetch_add(1)) < n_items;) {
+            run(item, workspaces[thread].get());
         }
     };
     Threads threads;
@@ -227,10 +231,25 @@ int run_rollout(const dtwin_rollout_params& params) {
     const Isa* isa = active_isa();
     if (!isa) return DTWIN_ERROR_ISA;
     size_t bytes = 0;
-    if (!isa->workspace_bytes(params, &bytes)) return DTWIN_ERROR_OVERFLOW;
-    return run_subjects(params, bytes, [&](int64_t subject, void* workspace) {
-        isa->rollout_subject(params, subject, workspace);
-    });
+    if (!isa->rollout_bytes(params, &bytes)) return DTWIN_ERROR_OVERFLOW;
+
+    // An item is a subject, or a part of its sequences where subjects are fewer than threads.
+    const int64_t S = params.n_subjects, B = params.n_sequences;
+    const int64_t n_threads = wanted_threads(params);
+    const int64_t parts = std::min(B, (n_threads + S - 1) / S);
+    std::unique_ptr<bool[]> finite(new (std::nothrow) bool[S * parts]);
+    if (!finite) return DTWIN_ERROR_MEMORY;
+    const auto run = [&](int64_t item, void* workspace) {
+        const int64_t part = item % parts;
+        finite[item] =
+            isa->rollout(params, item / parts, part * B / parts, (part + 1) * B / parts, workspace);
+    };
+    if (int status = run_items(S * parts, n_threads, bytes, run)) return status;
+    for (int64_t s = 0; s < S; ++s) {
+        const bool* of_subject = finite.get() + s * parts;
+        params.diverged[s] = !std::all_of(of_subject, of_subject + parts, [](bool f) { return f; });
+    }
+    return DTWIN_OK;
 }
 
 int run_rollout_vjp(const dtwin_rollout_vjp_params& params) {
@@ -238,10 +257,11 @@ int run_rollout_vjp(const dtwin_rollout_vjp_params& params) {
     const Isa* isa = active_isa();
     if (!isa) return DTWIN_ERROR_ISA;
     size_t bytes = 0;
-    if (!isa->vjp_workspace_bytes(params, &bytes)) return DTWIN_ERROR_OVERFLOW;
-    return run_subjects(params.rollout, bytes, [&](int64_t subject, void* workspace) {
-        isa->vjp_subject(params, subject, workspace);
-    });
+    if (!isa->vjp_bytes(params, &bytes)) return DTWIN_ERROR_OVERFLOW;
+    const auto run = [&](int64_t subject, void* workspace) {
+        isa->vjp(params, subject, workspace);
+    };
+    return run_items(params.rollout.n_subjects, wanted_threads(params.rollout), bytes, run);
 }
 
 }  // namespace dtwin
@@ -284,6 +304,9 @@ const char* dtwin_strerror(int status) {
             return "the workspace could not be allocated";
         case DTWIN_ERROR_ISA:
             return "DTWIN_ISA names no instruction set that this library and processor have";
+        case DTWIN_ERROR_WEIGHTS:
+            return "weights is not a dtwin_weights, or is bfloat16 with arrays that are not "
+                   "float32";
         default:
             return "unknown status";
     }

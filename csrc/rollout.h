@@ -13,14 +13,16 @@ struct Isa {
     const char* name;
 
     // Bytes of workspace one thread needs; false when that overflows. `params` is checked.
-    bool (*workspace_bytes)(const dtwin_rollout_params& params, size_t* bytes);
+    bool (*rollout_bytes)(const dtwin_rollout_params& params, size_t* bytes);
 
-    // Roll out subject `subject`, writing all its results. `workspace` is 64-byte aligned.
-    void (*rollout_subject)(const dtwin_rollout_params& params, int64_t subject, void* workspace);
+    // Roll out the sequences [first, last) of a subject, writing all their results but
+    // `diverged`; false where one left the finite numbers. `workspace` is 64-byte aligned.
+    bool (*rollout)(const dtwin_rollout_params& params, int64_t subject, int64_t first,
+                    int64_t last, void* workspace);
 
-    // The same two for the gradients.
-    bool (*vjp_workspace_bytes)(const dtwin_rollout_vjp_params& params, size_t* bytes);
-    void (*vjp_subject)(const dtwin_rollout_vjp_params& params, int64_t subject, void* workspace);
+    // The same two for the gradients of one subject.
+    bool (*vjp_bytes)(const dtwin_rollout_vjp_params& params, size_t* bytes);
+    void (*vjp)(const dtwin_rollout_vjp_params& params, int64_t subject, void* workspace);
 };
 
 // DTWIN_OK, or why these arguments cannot be run.

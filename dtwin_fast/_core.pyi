@@ -27,6 +27,7 @@ def rollout(
     h_final: npt.NDArray[_F],  # (S, B, H), written
     c_final: npt.NDArray[_F] | None,  # (S, B, H), written, lstm only
     diverged: npt.NDArray[np.bool_],  # (S,), written
+    bfloat16_weights: bool,  # round the weights to bfloat16 and keep them so; float32 arrays
     n_threads: int,
 ) -> None: ...
 def rollout_vjp(
@@ -52,6 +53,7 @@ def rollout_vjp(
     d_inputs: npt.NDArray[_F],  # (S, B, T, I), also where subjects share inputs
     d_h0: npt.NDArray[_F],  # (S, B, H)
     d_c0: npt.NDArray[_F] | None,  # (S, B, H), lstm only
+    bfloat16_weights: bool,
     n_threads: int,
 ) -> None: ...
 def build_info() -> dict[str, Any]: ...

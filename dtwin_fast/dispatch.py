@@ -90,7 +90,7 @@ def rollout(
         h0: (S,B,H); for an LSTM (h0, c0), as in torch.nn.LSTM. None = zeros.
         backend: "auto" (the first of "cpu", "reference" that can run this), or a name.
         precision: "float32", "float64" or "bfloat16" (weights rounded to bfloat16,
-            computed in float32).
+            computed in float32: faster where a step waits for its weights, B = 1).
         time_projection: (K,T) for all sequences or (B,K,T): outputs become
             (S,B,K,O) = time_projection @ outputs without the (T,O) outputs being made.
         return_states: also return the hidden states.
@@ -131,7 +131,8 @@ def rollout_vjp(
 
     On the cpu backend gradients have the same bits for any ``n_threads`` and any grouping of
     subjects into calls; only the sum for inputs that they share is that of the call's
-    subjects in order. Each thread keeps all steps of at least one sequence.
+    subjects in order. Each thread keeps 64 MiB of steps; of longer sequences it keeps the
+    states before segments of at least sqrt(T) steps, and rolls each segment out again.
 
     Args:
         d_outputs: (S,B,T,O), or (S,B,K,O) under a time projection.

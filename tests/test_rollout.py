@@ -400,7 +400,7 @@ def test_vjp_over_more_sequences_than_a_block_takes(
 
 
 def test_vjp_of_sequences_too_long_for_one_block(tolerances: ModuleType) -> None:
-    """18 MB of states for each sequence: the engine takes three of the five at a time."""
+    """18 MB of steps for each sequence: the engine cuts the five together into two segments."""
     weights = make_weights("lstm", 1, 2, 32, 3)
     inputs, d_outputs = make_inputs(5, 20_000, 2), make_inputs(1, 5, 20_000, 3)
     whole = gradient_parts(rollout_vjp(weights, inputs, d_outputs, backend="cpu"))
@@ -547,10 +547,10 @@ def test_concurrent_calls_equal_serial_calls() -> None:
 def test_auto_says_what_ran() -> None:
     weights, inputs = make_weights("rnn", 1, 2, 3, 2), make_inputs(1, 4, 2)
     assert rollout(weights, inputs).backend == "cpu"
-    assert rollout(weights, inputs, precision="bfloat16").backend == "reference"
+    assert rollout(weights, inputs, precision="bfloat16").backend == "cpu"
     d_outputs = np.ones((1, 1, 4, 2))
     assert rollout_vjp(weights, inputs, d_outputs).backend == "cpu"
-    assert rollout_vjp(weights, inputs, d_outputs, precision="bfloat16").backend == "reference"
+    assert rollout_vjp(weights, inputs, d_outputs, precision="bfloat16").backend == "cpu"
 
 
 @pytest.mark.parametrize("backend", NOT_BUILT)
@@ -565,14 +565,16 @@ def test_backends_that_are_not_built_say_so(backend: str) -> None:
         rollout_vjp(weights, inputs, np.ones((1, 1, 4, 2)), backend=backend)
 
 
-def test_cpu_says_what_it_cannot_do() -> None:
-    weights, inputs = make_weights("rnn", 1, 2, 3, 2), make_inputs(1, 4, 2)
+def test_cpu_says_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_backend, "CELLS", ("rnn", "lstm"))
+    weights, inputs = make_weights("gru", 1, 2, 3, 2), make_inputs(1, 4, 2)
     assert supports("cpu", "rnn") is None
-    assert "float32 and float64 only" in str(supports("cpu", "rnn", "bfloat16"))
+    assert "no gru cell, only rnn, lstm" in str(supports("cpu", "gru"))
+    assert rollout(weights, inputs).backend == "reference"
     with pytest.raises(BackendUnavailableError, match="Use backend='reference'"):
-        rollout(weights, inputs, backend="cpu", precision="bfloat16")
+        rollout(weights, inputs, backend="cpu")
     with pytest.raises(BackendUnavailableError, match="Use backend='reference'"):
-        rollout_vjp(weights, inputs, np.ones((1, 1, 4, 2)), backend="cpu", precision="bfloat16")
+        rollout_vjp(weights, inputs, np.ones((1, 1, 4, 2)), backend="cpu")
 
 
 def test_without_torch_the_reference_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -585,7 +587,7 @@ def test_without_torch_the_reference_names_the_extra(monkeypatch: pytest.MonkeyP
     d_outputs = np.ones((1, 1, 4, 2))
     assert rollout_vjp(weights, inputs, d_outputs).backend == "cpu"
     with pytest.raises(BackendUnavailableError, match=r"dtwin_fast\[torch\]"):
-        rollout_vjp(weights, inputs, d_outputs, precision="bfloat16")
+        rollout_vjp(weights, inputs, d_outputs, backend="reference")
 
 
 def test_dispatch_imports_no_torch() -> None:
@@ -626,13 +628,53 @@ def round_to_bfloat16(array: np.ndarray) -> np.ndarray:
 
 
 @cells
-def test_bfloat16_is_float32_with_rounded_weights(cell: str, tolerances: ModuleType) -> None:
+@backends
+def test_bfloat16_is_float32_with_rounded_weights(
+    cell: str, backend: str, tolerances: ModuleType
+) -> None:
     weights, inputs = make_weights(cell, 2, 3, 14, 5), make_inputs(2, 25, 3)
-    got = rollout(weights, inputs, precision="bfloat16")
+    got = rollout(weights, inputs, backend=backend, precision="bfloat16")
     wanted = rollout(with_arrays(weights, round_to_bfloat16), inputs)
     assert got.outputs.dtype == np.float32
     tolerances.assert_close(got.outputs, wanted.outputs, "outputs", "bfloat16")
     assert np.abs(rollout(weights, inputs).outputs - got.outputs).max() > 1e-4
+
+
+@cells
+@pytest.mark.parametrize("n_sequences", [1, 5])
+@pytest.mark.parametrize("n_hidden", [1, 15, 17, 63, 100])
+def test_bfloat16_has_the_bits_of_float32_with_rounded_weights(
+    cell: str, n_sequences: int, n_hidden: int
+) -> None:
+    """Widening is exact and the arithmetic is one, so nothing but the rounding differs."""
+    weights = make_weights(cell, 2, 3, n_hidden, 35)
+    rounded = with_arrays(weights, round_to_bfloat16)
+    inputs, d_outputs = make_inputs(n_sequences, 7, 3), make_inputs(2, n_sequences, 7, 35)
+    got = rollout(weights, inputs, backend="cpu", precision="bfloat16", return_states=True)
+    assert_same_bits(parts(got), parts(rollout(rounded, inputs, backend="cpu", return_states=True)))
+    arguments = (inputs, d_outputs, None, "cpu")
+    assert_same_bits(
+        gradient_parts(rollout_vjp(weights, *arguments, "bfloat16")),
+        gradient_parts(rollout_vjp(rounded, *arguments, "float32")),
+    )
+
+
+def test_bfloat16_rounds_to_nearest_ties_to_even() -> None:
+    """Readout weights times a state of one, for halfway cases and the ends of the range."""
+    bits = [0x3F808000, 0x3F818000, 0x3F808001, 0x3F807FFF, 0xBF808000, 0x00018000, 0x7F7FFFFF]
+    wanted = [0x3F800000, 0x3F820000, 0x3F810000, 0x3F800000, 0xBF800000, 0x00020000, 0x7F800000]
+    w_out = np.array(bits, np.uint32).view(np.float32).reshape(1, -1, 1)
+    n = len(bits)
+    zero = np.zeros((1, 1), np.float32)
+    weights = RNNWeights(
+        "rnn", np.full((1, 1, 1), 64.0), zero[..., None], zero, zero, w_out, np.zeros((1, n))
+    )
+    got = rollout(weights, np.ones((1, 1, 1)), backend="cpu", precision="bfloat16")
+    np.testing.assert_array_equal(got.outputs.ravel().view(np.uint32), np.array(wanted, np.uint32))
+    w_out[0, 0, 0] = np.nan
+    got = rollout(weights, np.ones((1, 1, 1)), backend="cpu", precision="bfloat16")
+    assert np.isnan(got.outputs[0, 0, 0, 0])
+    assert got.diverged[0]
 
 
 # --- sizes and refusals ------------------------------------------------------------------------
@@ -788,6 +830,7 @@ def test_the_engine_refuses_what_dispatch_would_not_send() -> None:
         "h_final": np.empty((2, 2, 4), np.float32),
         "c_final": None,
         "diverged": np.empty(2, np.bool_),
+        "bfloat16_weights": False,
         "n_threads": 1,
     }
     _core.rollout(**good)
@@ -810,6 +853,11 @@ def test_the_engine_refuses_what_dispatch_would_not_send() -> None:
     for name, value in bad:
         with pytest.raises(ValueError, match=r"."):
             _core.rollout(**(good | {name: value}))
+    doubles = {key: a.astype(np.float64) for key, a in good.items() if isinstance(a, np.ndarray)}
+    doubles["diverged"] = good["diverged"]
+    _core.rollout(**(good | doubles))
+    with pytest.raises(ValueError, match="bfloat16 with arrays that are not float32"):
+        _core.rollout(**(good | doubles | {"bfloat16_weights": True}))
     with pytest.raises(TypeError):
         _core.rollout(**(good | {"inputs": np.ones((2, 6, 3), np.float64)}))
 
@@ -828,6 +876,7 @@ def test_the_engine_refuses_a_vjp_that_dispatch_would_not_send() -> None:
         "d_inputs": np.empty((2, 2, 6, 3), np.float32),
         "d_h0": np.empty((2, 2, 4), np.float32),
         "d_c0": None,
+        "bfloat16_weights": False,
         "n_threads": 1,
     }
     _core.rollout_vjp(**good)

@@ -37,6 +37,7 @@ struct Lanes<float> {
     typedef float Vec __attribute__((vector_size(kVectorBytes)));
     typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
     static constexpr uint32_t kSign = 0x80000000u, kOne = 0x3f800000u;
+    static constexpr uint32_t kInfinity = 0x7f800000u;
     static constexpr int kMantissaBits = 23, kDegree = 7;
     static constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
     static constexpr float kLog2E = 1.44269504088896341f;
@@ -50,6 +51,7 @@ struct Lanes<double> {
     typedef double Vec __attribute__((vector_size(kVectorBytes)));
     typedef uint64_t Bits __attribute__((vector_size(kVectorBytes)));
     static constexpr uint64_t kSign = 0x8000000000000000u, kOne = 0x3ff0000000000000u;
+    static constexpr uint64_t kInfinity = 0x7ff0000000000000u;
     static constexpr int kMantissaBits = 52, kDegree = 13;
     static constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52
     static constexpr double kLog2E = 1.44269504088896341;
@@ -69,6 +71,15 @@ template <class F>
 inline Vec<F> load(const F* from) {
     Vec<F> v;
     std::memcpy(&v, from, sizeof v);
+    return v;
+}
+
+// The first n elements, where there are fewer than a vector of them, and zeros.
+template <class F>
+inline Vec<F> load_some(const F* from, int64_t n) {
+    if (n >= kLanes<F>) return load(from);
+    Vec<F> v{};
+    if (n > 0) std::memcpy(&v, from, n * sizeof(F));
     return v;
 }
 

@@ -22,8 +22,6 @@ def supports(cell: str, precision: str) -> str | None:
     """None when :func:`rollout` can run this, otherwise the reason why not."""
     if cell not in CELLS:
         return f"the engine has no {cell} cell, only {', '.join(CELLS)}"
-    if precision == "bfloat16":
-        return "the engine computes in float32 and float64 only"
     return None
 
 
@@ -116,6 +114,7 @@ def _arrays(problem: Problem) -> dict[str, Any]:
         "inputs": _laid_out(inputs, inputs.ndim - 2),
         "h0": h0[0] if h0 else None,
         "c0": h0[1] if h0 and weights.cell == "lstm" else None,
+        "bfloat16_weights": problem.precision == "bfloat16",
         "projection": None if projection is None else _laid_out(projection, projection.ndim - 2),
     }
 
