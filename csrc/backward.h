@@ -1,7 +1,8 @@
 // The gradients of one subject.
 //
-// A block of sequences is rolled out again with all its steps kept. Then only the scan back over
-// the steps is sequential (delta_t W_hh, as in the recurrence); the gradients of the weights,
+// A block of sequences is rolled out again with all its steps kept; where the caller has kept the
+// states, that is no loop over the steps but one product, and for rnn none. Then only the scan back
+// over the steps is sequential (delta_t W_hh, as in the recurrence); the gradients of the weights,
 // sum over t of delta_t h_{t-1}^T and the like, are products over all steps after it.
 //
 // Where all steps would take too much memory, T is cut into segments: a first pass keeps the state
@@ -24,7 +25,7 @@ template <class Cell, class F, class W>
 class Backward : private Recurrence<Cell, F, W> {
   public:
     Backward(const dtwin_rollout_vjp_params& params, Workspace& workspace)
-        : Base(params.rollout, block_sequences(params.rollout), workspace),
+        : Base(params.rollout, block_sequences(params.rollout), kMaxSequences, workspace),
           g_(params),
           slots_(Cell::kSlots * hidden_),
           steps_(segment_steps()),
@@ -99,7 +100,7 @@ class Backward : private Recurrence<Cell, F, W> {
             std::copy_n(state_row(states_, steps_, 0), rows(1), saved_states_ + rows(i + 1));
             if (kSecond) std::copy_n(state_row(c_, steps_, 0), rows(1), saved_c_ + rows(i + 1));
         }
-        std::fill_n(d_c_, kSecond * rows(1), F(0));
+        if (kSecond) set_final_gradient(g_.d_c_final, d_c_);
         for (int64_t i = segments(); i-- > 0;) {
             roll_out(i);
             read_back();
@@ -116,11 +117,54 @@ class Backward : private Recurrence<Cell, F, W> {
         n_ = std::min(steps_, p_.n_steps - first_step_);
         std::copy_n(saved_states_ + rows(i), rows(1), states_);
         if (kSecond) std::copy_n(saved_c_ + rows(i), rows(1), c_);
+        if (g_.states) copy_states();
+        if (g_.states && Cell::kKeepsState) {
+            std::copy_n(state_row(states_, 1, 0), rows(n_), kept_);
+            return;
+        }
         Base::project_inputs(first_step_, n_, kept_, slots_);
+        if (g_.states) {
+            apply_cells();
+            return;
+        }
         for (int64_t t = 0; t < n_; ++t) {
             Base::template advance<true>(step(t, 0), slots_, state_row(states_, t, 0),
                                          state_row(c_, t, 0), state_row(states_, t + 1, 0),
                                          state_row(c_, t + 1, 0));
+        }
+    }
+
+    void copy_states() {
+        std::fill_n(state_row(states_, 1, 0), rows(n_), F(0));
+        for (int64_t b = 0; b < count_; ++b) {
+            const F* from = array(g_.states) + (sequence(b) * p_.n_steps + first_step_) * H;
+            for (int64_t t = 1; t <= n_; ++t, from += H) {
+                std::copy_n(from, H, state_row(states_, t, b));
+            }
+        }
+    }
+
+    // The kept steps where the states are known: the products of many steps at once.
+    void apply_cells() {
+        const int64_t some = kMaxSequences / count_;
+        for (int64_t first = 0; first < n_; first += some) {
+            const int64_t last = std::min(first + some, n_);
+            gemm((last - first) * count_, gates_, H, state_row(states_, first, 0), hidden_,
+                 this->w_hh_, from_bias<F>(this->b_hh_, this->h_, gates_));
+            for (int64_t t = first; t < last; ++t) {
+                Base::template apply_cell<true>(
+                    step(t, 0), slots_, this->h_ + (t - first) * count_ * gates_,
+                    state_row(states_, t, 0), state_row(c_, t, 0), state_row(states_, t + 1, 0),
+                    state_row(c_, t + 1, 0));
+            }
+        }
+    }
+
+    // Rows [count_, hidden_] of the gradient of a final state, zeros where none is given.
+    void set_final_gradient(const void* gradient, F* to) {
+        std::fill_n(to, rows(1), F(0));
+        for (int64_t b = 0; gradient && b < count_; ++b) {
+            std::copy_n(array(gradient) + sequence(b) * H, H, to + b * hidden_);
         }
     }
 
@@ -129,19 +173,31 @@ class Backward : private Recurrence<Cell, F, W> {
     // have one order, wherever T is cut; the state after the segment has its gradient from the
     // segment after it, in the first row.
     void read_back() {
-        const bool is_first = first_step_ == 0;
-        const bool is_last = first_step_ + n_ == p_.n_steps;
-        if (!is_last) std::copy_n(d_states_, rows(1), state_row(d_states_, n_, 0));
-        const int64_t row = is_first ? 1 : 0;
-        const int64_t steps = n_ - row + (is_last ? 1 : 0);
-        std::fill_n(d_states_, rows(is_last ? n_ + 1 : n_), F(0));
+        const int64_t row = first_step_ ? 0 : 1;
+        int64_t end = n_;
+        if (first_step_ + n_ == p_.n_steps) {
+            set_final_gradient(g_.d_h_final, state_row(d_states_, n_, 0));
+            end = n_ + 1;
+        } else {
+            std::copy_n(d_states_, rows(1), state_row(d_states_, n_, 0));
+        }
+        std::fill_n(d_states_, rows(n_), F(0));
         for (int64_t b = 0; b < count_; ++b) {
             F* d_states = state_row(d_states_, row, b);
+            const int64_t t = first_step_ + row - 1;
+            if (g_.d_states) add_state_gradients(b, t, end - row, d_states);
             if (p_.projection) {
-                read_back_projected(b, first_step_ + row - 1, steps, d_states);
+                read_back_projected(b, t, end - row, d_states);
             } else {
-                read_back_steps(b, first_step_ + row - 1, steps, d_states);
+                read_back_steps(b, t, end - row, d_states);
             }
+        }
+    }
+
+    void add_state_gradients(int64_t b, int64_t t, int64_t steps, F* d_states) {
+        const F* given = array(g_.d_states) + (sequence(b) * p_.n_steps + t) * H;
+        for (int64_t i = 0; i < steps; ++i, given += H, d_states += rows(1)) {
+            for (int64_t j = 0; j < H; ++j) d_states[j] += given[j];
         }
     }
 

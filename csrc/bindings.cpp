@@ -200,17 +200,23 @@ void rollout_vjp(const std::string& cell, const Array<F>& w_ih, const Array<F>& 
                  const Array<F>& b_ih, const Array<F>& b_hh, const Array<F>& w_out,
                  const Array<F>& b_out, const Array<F>& inputs, const std::optional<Array<F>>& h0,
                  const std::optional<Array<F>>& c0, const std::optional<Array<F>>& projection,
-                 const Array<F>& d_outputs, Array<F>& d_w_ih, Array<F>& d_w_hh, Array<F>& d_b_ih,
-                 Array<F>& d_b_hh, Array<F>& d_w_out, Array<F>& d_b_out, Array<F>& d_inputs,
-                 Array<F>& d_h0, std::optional<Array<F>>& d_c0, bool bfloat16_weights,
-                 int n_threads) {
+                 const std::optional<Array<F>>& states, const Array<F>& d_outputs,
+                 const std::optional<Array<F>>& d_states, const std::optional<Array<F>>& d_h_final,
+                 const std::optional<Array<F>>& d_c_final, Array<F>& d_w_ih, Array<F>& d_w_hh,
+                 Array<F>& d_b_ih, Array<F>& d_b_hh, Array<F>& d_w_out, Array<F>& d_b_out,
+                 Array<F>& d_inputs, Array<F>& d_h0, std::optional<Array<F>>& d_c0,
+                 bool bfloat16_weights, int n_threads) {
     Problem<F> problem(cell, w_ih, w_hh, b_ih, b_hh, w_out, b_out, inputs, h0, c0, projection,
                        bfloat16_weights, n_threads);
     auto& [p, S, B, T, I, H, GH, O, rows] = problem;
     dtwin_rollout_vjp_params g{};
     g.struct_size = sizeof g;
     g.rollout = p;
+    if (states) g.states = dense("states", *states, {S, B, T, H});
     g.d_outputs = dense("d_outputs", d_outputs, {S, B, rows, O});
+    if (d_states) g.d_states = dense("d_states", *d_states, {S, B, T, H});
+    if (d_h_final) g.d_h_final = dense("d_h_final", *d_h_final, {S, B, H});
+    if (d_c_final) g.d_c_final = dense("d_c_final", *d_c_final, {S, B, H});
     g.d_w_ih = result("d_w_ih", d_w_ih, {S, GH, I});
     g.d_w_hh = result("d_w_hh", d_w_hh, {S, GH, H});
     g.d_b_ih = result("d_b_ih", d_b_ih, {S, GH});
@@ -256,7 +262,9 @@ void define_rollouts(py::module_& module) {
         py::arg("w_hh").noconvert(), py::arg("b_ih").noconvert(), py::arg("b_hh").noconvert(),
         py::arg("w_out").noconvert(), py::arg("b_out").noconvert(), py::arg("inputs").noconvert(),
         py::arg("h0").noconvert(), py::arg("c0").noconvert(), py::arg("projection").noconvert(),
-        py::arg("d_outputs").noconvert(), py::arg("d_w_ih").noconvert(),
+        py::arg("states").noconvert(), py::arg("d_outputs").noconvert(),
+        py::arg("d_states").noconvert(), py::arg("d_h_final").noconvert(),
+        py::arg("d_c_final").noconvert(), py::arg("d_w_ih").noconvert(),
         py::arg("d_w_hh").noconvert(), py::arg("d_b_ih").noconvert(), py::arg("d_b_hh").noconvert(),
         py::arg("d_w_out").noconvert(), py::arg("d_b_out").noconvert(),
         py::arg("d_inputs").noconvert(), py::arg("d_h0").noconvert(), py::arg("d_c0").noconvert(),

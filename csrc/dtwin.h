@@ -115,9 +115,15 @@ typedef struct dtwin_rollout_vjp_params {
     uint32_t struct_size;
     dtwin_rollout_params rollout; /* the rollout, its own struct_size set; its results are not
                                      wanted and stay as they are, so leave them NULL */
-    const void* d_outputs;        /* [S, B, T, O], with a projection [S, B, K, O] */
+    const void* states;           /* [S, B, T, H] what the rollout gave; NULL = rolled out again */
 
-    /* Results: the gradients of sum(outputs * d_outputs). */
+    /* Gradients of a loss. */
+    const void* d_outputs; /* [S, B, T, O], with a projection [S, B, K, O] */
+    const void* d_states;  /* [S, B, T, H]; NULL = zeros, as for the two that follow */
+    const void* d_h_final; /* [S, B, H] */
+    const void* d_c_final; /* [S, B, H], lstm only */
+
+    /* Results: the loss's gradients of what the rollout reads. */
     void* d_w_ih;   /* [S, G*H, I] */
     void* d_w_hh;   /* [S, G*H, H] */
     void* d_b_ih;   /* [S, G*H] */

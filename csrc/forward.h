@@ -33,7 +33,7 @@ template <class Cell, class F, class W>
 class Forward : private Recurrence<Cell, F, W> {
   public:
     Forward(const dtwin_rollout_params& params, Workspace& workspace)
-        : Base(params, block_sequences(params), workspace),
+        : Base(params, block_sequences(params), block_sequences(params), workspace),
           steps_(block_steps(params)),
           packed_w_out_(workspace.take<W>(packed_columns<F>(params.n_outputs), H)),
           b_out_(workspace.take<F>(round_up(params.n_outputs, kLanes<F>), 1)),

@@ -19,8 +19,9 @@ constexpr int64_t kMaxSequences = 48;  // of a block; whole tiles for 3 and 6 ro
 template <class Cell, class F, class W>
 class Recurrence {
   protected:
-    // `sequences`: of a block.
-    Recurrence(const dtwin_rollout_params& params, int64_t sequences, Workspace& workspace)
+    // `sequences`: of a block; `rows`: of h_, at least as many.
+    Recurrence(const dtwin_rollout_params& params, int64_t sequences, int64_t rows,
+               Workspace& workspace)
         : p_(params),
           H(params.n_hidden),
           hidden_(round_up(params.n_hidden, kLanes<F>)),
@@ -30,7 +31,7 @@ class Recurrence {
           packed_w_hh_(workspace.take<W>(packed_columns<F>(gates_), params.n_hidden)),
           b_ih_(workspace.take<F>(gates_, 1)),
           b_hh_(workspace.take<F>(gates_, 1)),
-          h_(workspace.take<F>(sequences, gates_)) {}
+          h_(workspace.take<F>(rows, gates_)) {}
 
     void take_weights(int64_t subject) {
         subject_ = subject;
@@ -64,13 +65,20 @@ class Recurrence {
     template <bool kKeep>
     void advance(F* x, int64_t row, const F* h_before, const F* c_before, F* h_after, F* c_after) {
         gemm(count_, gates_, H, h_before, hidden_, w_hh_, from_bias<F>(b_hh_, h_, gates_));
-        for (int64_t b = 0; b < count_; ++b, x += row) {
+        apply_cell<kKeep>(x, row, h_, h_before, c_before, h_after, c_after);
+    }
+
+    // The cell's pointwise part of such a step; h [count_, gates_]: W_hh h_{t-1} + b_hh.
+    template <bool kKeep>
+    void apply_cell(F* x, int64_t row, const F* h, const F* h_before, const F* c_before, F* h_after,
+                    F* c_after) const {
+        for (int64_t b = 0; b < count_; ++b, x += row, h += gates_) {
             for (int64_t j = 0; j < hidden_; j += kLanes<F>) {
                 Vec<F> x_gates[Cell::kGates], h_gates[Cell::kGates];
                 Vec<F> state[Cell::kStates], slots[Cell::kSlots];
                 for (int g = 0; g < Cell::kGates; ++g) {
                     x_gates[g] = load(x + g * hidden_ + j);
-                    h_gates[g] = load(h_ + b * gates_ + g * hidden_ + j);
+                    h_gates[g] = load(h + g * hidden_ + j);
                 }
                 const int64_t at = b * hidden_ + j;
                 state[0] = load(h_before + at);
@@ -113,7 +121,7 @@ class Recurrence {
 
   protected:
     F *const b_ih_, *const b_hh_;
-    F* const h_;  // [sequences, gates] W_hh h_{t-1} + b_hh
+    F* const h_;  // [rows, gates] W_hh h_{t-1} + b_hh
     Panels<W> w_ih_, w_hh_;
     int64_t subject_ = 0;
     int64_t first_ = 0;  // sequence of the block

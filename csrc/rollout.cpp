@@ -124,10 +124,12 @@ int check_gradient_extents(const dtwin_rollout_vjp_params& g) {
     const size_t bytes = item_bytes(p.dtype);
     const int64_t gates = p.n_hidden * n_gates(p.cell);
     const int64_t sequences = p.n_subjects * p.n_sequences;
-    const bool all_fit = fits_dense(p.n_subjects, gates, p.n_inputs, bytes) &&
-                         fits_dense(p.n_subjects, gates, p.n_hidden, bytes) &&
-                         fits_dense(p.n_subjects, p.n_outputs, p.n_hidden, bytes) &&
-                         fits_dense(sequences, p.n_steps, p.n_inputs, bytes);
+    const bool all_fit =
+        fits_dense(p.n_subjects, gates, p.n_inputs, bytes) &&
+        fits_dense(p.n_subjects, gates, p.n_hidden, bytes) &&
+        fits_dense(p.n_subjects, p.n_outputs, p.n_hidden, bytes) &&
+        fits_dense(sequences, p.n_steps, p.n_inputs, bytes) &&
+        fits_dense(sequences, g.states || g.d_states ? p.n_steps : 1, p.n_hidden, bytes);
     return all_fit ? DTWIN_OK : DTWIN_ERROR_OVERFLOW;
 }
 
@@ -136,7 +138,7 @@ int check_gradient_pointers(const dtwin_rollout_vjp_params& g) {
     return check_pointers(g.rollout,
                           {g.d_outputs, g.d_w_ih, g.d_w_hh, g.d_b_ih, g.d_b_hh, g.d_w_out,
                            g.d_b_out, g.d_inputs, g.d_h0},
-                          {g.d_c0});
+                          {g.states, g.d_states, g.d_h_final, g.d_c_final, g.d_c0});
 }
 
 int check_problem(const dtwin_rollout_params& p) {

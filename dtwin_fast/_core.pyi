@@ -43,7 +43,11 @@ def rollout_vjp(
     h0: npt.NDArray[_F] | None,
     c0: npt.NDArray[_F] | None,
     projection: npt.NDArray[_F] | None,
+    states: npt.NDArray[_F] | None,  # (S, B, T, H), of the rollout; None = rolled out again
     d_outputs: npt.NDArray[_F],  # (S, B, T or K, O)
+    d_states: npt.NDArray[_F] | None,  # (S, B, T, H)
+    d_h_final: npt.NDArray[_F] | None,  # (S, B, H)
+    d_c_final: npt.NDArray[_F] | None,  # (S, B, H), lstm only
     d_w_ih: npt.NDArray[_F],  # (S, G*H, I), written, as all that follow
     d_w_hh: npt.NDArray[_F],  # (S, G*H, H)
     d_b_ih: npt.NDArray[_F],  # (S, G*H)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .arrays import as_real_array
-from .backends import BACKENDS, NOT_BUILT, VJPS, Problem, State
+from .backends import BACKENDS, NOT_BUILT, VJPS, LossGradients, Problem, State
 from .cells import CELLS
 from .errors import BackendUnavailableError, DTwinInputError
 from .weights import WEIGHT_NAMES, FloatArray, RNNWeights
@@ -124,8 +124,14 @@ def rollout_vjp(
     precision: str = "float32",
     time_projection: npt.ArrayLike | None = None,
     n_threads: int | None = None,
+    *,
+    d_states: npt.ArrayLike | None = None,
+    d_h_final: npt.ArrayLike | tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    states: npt.ArrayLike | None = None,
 ) -> RolloutGradients:
-    """Gradients of ``sum(rollout(...).outputs * d_outputs)``.
+    """Gradients of a loss with respect to what a rollout reads.
+
+    The loss is ``sum(rollout(...).outputs * d_outputs)``, and so on for states and h_final.
 
     A subject with NaN has NaN gradients, and so have inputs that it shares with others.
 
@@ -137,6 +143,11 @@ def rollout_vjp(
     Args:
         d_outputs: (S,B,T,O), or (S,B,K,O) under a time projection.
         backend: "auto" (the first with gradients that can run this), or a name.
+        d_states: (S,B,T,H) gradients of the states; None = zeros.
+        d_h_final: (S,B,H) gradient of h_final, for an LSTM (d_h, d_c); None = zeros.
+        states: (S,B,T,H), what ``rollout(..., return_states=True)`` gave for the same
+            arguments: the cpu backend then computes no rollout of its own, but for an
+            LSTM's cell states. The gradients have the same bits with and without.
 
     The other arguments and the errors are those of :func:`rollout`; the gradients under
     "bfloat16" are those at the rounded weights.
@@ -145,12 +156,20 @@ def rollout_vjp(
     problem = _problem(weights, inputs, h0, precision, time_projection)
     gradient = _array(d_outputs, "d_outputs", precision)
     _check_shape("d_outputs", gradient, problem.output_shape)
-    n_subjects, n_sequences, _ = problem.state_shape
+    n_subjects, n_sequences, n_hidden = problem.state_shape
     per_subject = (n_subjects, n_sequences, problem.n_steps, problem.weights.n_inputs)
+    series = (n_subjects, n_sequences, problem.n_steps, n_hidden)
+    n_states = CELLS[weights.cell].n_states
+    loss = LossGradients(
+        gradient,
+        _series(d_states, "d_states", series, precision),
+        _state(d_h_final, "d_h_final", n_states, problem.state_shape, precision),
+    )
+    known = _series(states, "states", series, precision)
     _check_bytes("gradient of inputs", per_subject, precision)
     threads = _count_threads(n_threads)
     name = _choose(backend, weights.cell, precision, vjp=True)
-    found = VJPS[name](problem, gradient, n_threads=threads)
+    found = VJPS[name](problem, loss, states=known, n_threads=threads)
     return RolloutGradients(found.weights, found.inputs, _plain(found.h0), name)
 
 
@@ -245,7 +264,7 @@ def _problem(
         _check_shape("time_projection", projection, (*sequences, n_rows, x.shape[-2]))
 
     state_shape = (weights.n_subjects, x.shape[-3], weights.n_hidden)
-    state = _state(h0, CELLS[weights.cell].n_states, state_shape, precision)
+    state = _state(h0, "h0", CELLS[weights.cell].n_states, state_shape, precision)
     problem = Problem(_cast(weights, precision), x, state, projection, precision)
     _check_bytes("outputs", problem.output_shape, precision)
     _check_bytes("h_final", problem.state_shape, precision)
@@ -256,19 +275,31 @@ def _problem(
     return problem
 
 
-def _state(h0: Any, n_states: int, shape: tuple[int, int, int], precision: str) -> State | None:
-    if h0 is None:
+def _state(
+    value: Any, name: str, n_states: int, shape: tuple[int, int, int], precision: str
+) -> State | None:
+    if value is None:
         return None
     if n_states == 1:
-        parts = {"h0": h0}
-    elif isinstance(h0, tuple) and len(h0) == n_states:
-        parts = {f"h0[{i}]": part for i, part in enumerate(h0)}
+        parts = {name: value}
+    elif isinstance(value, tuple) and len(value) == n_states:
+        parts = {f"{name}[{i}]": part for i, part in enumerate(value)}
     else:
-        raise _shape_error("h0", "a tuple (h0, c0)", type(h0).__name__)
+        raise _shape_error(name, "a tuple (h, c)", type(value).__name__)
     state = tuple(_array(part, field, precision) for field, part in parts.items())
     for field, part in zip(parts, state, strict=True):
         _check_shape(field, part, shape)
     return state
+
+
+def _series(
+    value: npt.ArrayLike | None, field: str, shape: tuple[int, ...], precision: str
+) -> FloatArray | None:
+    if value is None:
+        return None
+    array = _array(value, field, precision)
+    _check_shape(field, array, shape)
+    return array
 
 
 def _cast(weights: RNNWeights, precision: str) -> RNNWeights:

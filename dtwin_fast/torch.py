@@ -7,6 +7,7 @@ either can stand in for the other.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,9 @@ __all__ = ["TorchRollout", "rollout"]
 PRECISIONS = {torch.float32: "float32", torch.float64: "float64"}
 N_WEIGHTS = len(WEIGHT_NAMES)
 
+KEPT_STATES_BYTES = 256 << 20
+"""States up to this size wait for the backward pass; more are computed again."""
+
 
 def rollout(
     cell: str,
@@ -50,9 +54,9 @@ def rollout(
     threads.
 
     Gradients go from outputs, states and h_final to weights, inputs and h0, once: there are
-    no second derivatives, no gradient of ``time_projection``, and none from an LSTM's last
-    cell state. Asking for one of these raises. Gradients of states and h_final cost as much
-    as H further outputs.
+    no second derivatives and no gradient of ``time_projection``. Asking for one of these
+    raises. Where a gradient may be asked for, the states are kept for it up to
+    ``KEPT_STATES_BYTES``; more are computed again.
 
     Args:
         cell: a key of ``dtwin_fast.cells.CELLS``.
@@ -93,16 +97,25 @@ def rollout(
             field="time_projection",
             fix="Give time_projection.detach(), or use dtwin_fast.reference.rollout",
         )
-    outputs, *last = _rollout(
-        cell,
-        [weights[name] for name in WEIGHT_NAMES],
-        inputs,
-        state,
-        time_projection,
-        return_states,
+    tensors = [weights[name] for name in WEIGHT_NAMES]
+    keep_states = return_states or _keeps_states(tensors, inputs, state)
+    outputs, *last = _rollout(cell, tensors, inputs, state, time_projection, keep_states)
+    states = last.pop() if keep_states else None
+    return TorchRollout(
+        outputs,
+        states if return_states else None,
+        tuple(last) if len(last) > 1 else last[0],
     )
-    states = last.pop() if return_states else None
-    return TorchRollout(outputs, states, tuple(last) if len(last) > 1 else last[0])
+
+
+def _keeps_states(weights: list[Tensor], inputs: Tensor, h0: list[Tensor]) -> bool:
+    """Whether a backward pass may come and find the states."""
+    if not torch.is_grad_enabled():
+        return False
+    if not any(tensor.requires_grad for tensor in (*weights, inputs, *h0)):
+        return False
+    n_states = weights[1].shape[0] * prod(inputs.shape[-3:-1]) * weights[1].shape[-1]
+    return n_states * inputs.element_size() <= KEPT_STATES_BYTES
 
 
 @custom_op("dtwin_fast::rollout", mutates_args=(), device_types="cpu")
@@ -112,11 +125,11 @@ def _rollout(
     inputs: Tensor,
     h0: list[Tensor],
     time_projection: Tensor | None,
-    return_states: bool,
+    keep_states: bool,
 ) -> list[Tensor]:
     """Outputs, h_final (for an LSTM h and c) and, when asked for, states."""
     result = dispatch.rollout(
-        **_problem(cell, weights, inputs, h0, time_projection), return_states=return_states
+        **_problem(cell, weights, inputs, h0, time_projection), return_states=keep_states
     )
     found = [result.outputs, *_parts(result.h_final)]
     if result.states is not None:
@@ -132,10 +145,17 @@ def _rollout_vjp(
     d_outputs: Tensor,
     h0: list[Tensor],
     time_projection: Tensor | None,
+    d_states: Tensor | None,
+    d_final: list[Tensor],
+    states: Tensor | None,
 ) -> list[Tensor]:
     """Gradients of the weights, the inputs and h0 (for an LSTM h0 and c0)."""
     result = dispatch.rollout_vjp(
-        **_problem(cell, weights, inputs, h0, time_projection), d_outputs=_array(d_outputs)
+        **_problem(cell, weights, inputs, h0, time_projection),
+        d_outputs=_array(d_outputs),
+        d_states=_optional(d_states),
+        d_h_final=_state(d_final),
+        states=_optional(states),
     )
     found = [getattr(result.weights, name) for name in WEIGHT_NAMES]
     return [_tensor(array) for array in (*found, result.inputs, *_parts(result.h0))]
@@ -148,14 +168,14 @@ def _(
     inputs: Tensor,
     h0: list[Tensor],
     time_projection: Tensor | None,
-    return_states: bool,
+    keep_states: bool,
 ) -> list[Tensor]:
     n_subjects, n_outputs, n_hidden = weights[WEIGHT_NAMES.index("w_out")].shape
     n_sequences, n_steps = inputs.shape[-3:-1]
     n_rows = n_steps if time_projection is None else time_projection.shape[-2]
     shapes: list[tuple[int, ...]] = [(n_subjects, n_sequences, n_rows, n_outputs)]
     shapes += [(n_subjects, n_sequences, n_hidden)] * CELLS[cell].n_states
-    shapes += [(n_subjects, n_sequences, n_steps, n_hidden)] * return_states
+    shapes += [(n_subjects, n_sequences, n_steps, n_hidden)] * keep_states
     return [inputs.new_empty(shape) for shape in shapes]
 
 
@@ -167,6 +187,9 @@ def _(
     d_outputs: Tensor,
     h0: list[Tensor],
     time_projection: Tensor | None,
+    d_states: Tensor | None,
+    d_final: list[Tensor],
+    states: Tensor | None,
 ) -> list[Tensor]:
     n_hidden = weights[WEIGHT_NAMES.index("w_hh")].shape[-1]
     state = (*d_outputs.shape[:2], n_hidden)
@@ -176,61 +199,32 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.cell, weights, x, h0, time_projection, ctx.return_states = inputs
-    ctx.save_for_backward(*weights, x, time_projection, *h0)
+    ctx.cell, weights, x, h0, time_projection, ctx.keep_states = inputs
+    ctx.output_shape = output[0].shape
+    states = output[-1] if ctx.keep_states else None
+    ctx.save_for_backward(*weights, x, time_projection, states, *h0)
     # Gradients that nobody asked for arrive as None, not as zeros that would cost as much.
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
-    d_outputs, d_h, *rest = gradients
-    d_states = rest.pop() if ctx.return_states else None
-    if any(d_c is not None for d_c in rest):
-        raise BackendUnavailableError(
-            "dtwin_fast.torch.rollout has no gradient from an LSTM's last cell state. Use "
-            "dtwin_fast.reference.rollout, or h_final[1].detach()."
-        )
-    *weights, inputs, projection = ctx.saved_tensors[: N_WEIGHTS + 2]
-    h0 = list(ctx.saved_tensors[N_WEIGHTS + 2 :])
-    n_outputs = weights[-1].shape[-1]
-    if d_outputs is None and d_h is None and d_states is None:
+    *weights, inputs, projection, states = ctx.saved_tensors[: N_WEIGHTS + 3]
+    h0 = list(ctx.saved_tensors[N_WEIGHTS + 3 :])
+    d_outputs, *d_last = gradients
+    d_states = d_last.pop() if ctx.keep_states else None
+    if d_outputs is None and d_states is None and all(d is None for d in d_last):
         return None, [None] * N_WEIGHTS, None, [None] * len(h0), None, None
-    if d_h is not None or d_states is not None:
-        weights, d_outputs = _widen(weights, inputs, projection, d_outputs, d_h, d_states)
-        projection = None
-    found = _rollout_vjp(ctx.cell, weights, inputs, d_outputs, h0, projection)
-    *d_weights, d_w_out, d_b_out = found[:N_WEIGHTS]
-    d_weights += [d_w_out[:, :n_outputs], d_b_out[:, :n_outputs]]
-    return None, d_weights, found[N_WEIGHTS], found[N_WEIGHTS + 1 :][: len(h0)], None, None
-
-
-def _widen(
-    weights: list[Tensor],
-    inputs: Tensor,
-    projection: Tensor | None,
-    d_outputs: Tensor | None,
-    d_h: Tensor | None,
-    d_states: Tensor | None,
-) -> tuple[list[Tensor], Tensor]:
-    """Weights whose readout also hands out the states, and the gradient of those outputs."""
-    *recurrent, w_out, b_out = weights
-    n_subjects, n_outputs, n_hidden = w_out.shape
-    series = (n_subjects, *inputs.shape[-3:-1])
     if d_outputs is None:
-        d_outputs = w_out.new_zeros(*series, n_outputs)
-    elif projection is not None:
-        d_outputs = projection.mT @ d_outputs
-    if d_states is None:
-        d_states = w_out.new_zeros(*series, n_hidden)
-    if d_h is not None:
-        early, late = d_states[:, :, :-1], d_states[:, :, -1:]
-        d_states = torch.cat([early, late + d_h.unsqueeze(2)], 2)
-    identity = torch.eye(n_hidden, dtype=w_out.dtype).expand(n_subjects, -1, -1)
-    wide = [
-        torch.cat([w_out, identity], 1),
-        torch.cat([b_out, b_out.new_zeros(n_subjects, n_hidden)], 1),
-    ]
-    return [*recurrent, *wide], torch.cat([d_outputs, d_states], -1)
+        d_outputs = inputs.new_zeros(ctx.output_shape)
+    d_final = []
+    if any(d is not None for d in d_last):
+        shape = (len(weights[1]), inputs.shape[-3], weights[1].shape[-1])
+        d_final = [inputs.new_zeros(shape) if d is None else d for d in d_last]
+    found = _rollout_vjp(
+        ctx.cell, weights, inputs, d_outputs, h0, projection, d_states, d_final, states
+    )
+    d_weights, (d_inputs, *d_h0) = found[:N_WEIGHTS], found[N_WEIGHTS:]
+    return None, d_weights, d_inputs, d_h0[: len(h0)], None, None
 
 
 def _no_second_derivatives(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
@@ -281,7 +275,7 @@ def _problem(
         "inputs": _array(inputs),
         "h0": _state(h0),
         "precision": PRECISIONS[inputs.dtype],
-        "time_projection": None if time_projection is None else _array(time_projection),
+        "time_projection": _optional(time_projection),
         "n_threads": min(torch.get_num_threads(), dispatch.MAX_THREADS),
     }
 
@@ -292,15 +286,19 @@ def _array(tensor: Tensor) -> FloatArray:
     return array
 
 
+def _optional(tensor: Tensor | None) -> FloatArray | None:
+    return None if tensor is None else _array(tensor)
+
+
 def _tensor(array: FloatArray) -> Tensor:
     """In C order, as the fake implementations promise; copied only where it is not."""
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
-def _state(h0: list[Tensor]) -> FloatArray | tuple[FloatArray, ...] | None:
-    if not h0:
+def _state(parts: list[Tensor]) -> FloatArray | tuple[FloatArray, ...] | None:
+    if not parts:
         return None
-    return _array(h0[0]) if len(h0) == 1 else tuple(map(_array, h0))
+    return _array(parts[0]) if len(parts) == 1 else tuple(map(_array, parts))
 
 
 def _parts(state: FloatArray | tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:

@@ -399,24 +399,98 @@ def test_vjp_over_more_sequences_than_a_block_takes(
         tolerances.assert_close(ours, theirs, "gradients", "float32")
 
 
-def test_vjp_of_sequences_too_long_for_one_block(tolerances: ModuleType) -> None:
-    """18 MB of steps for each sequence: the engine cuts the five together into two segments."""
-    weights = make_weights("lstm", 1, 2, 32, 3)
-    inputs, d_outputs = make_inputs(5, 20_000, 2), make_inputs(1, 5, 20_000, 3)
-    whole = gradient_parts(rollout_vjp(weights, inputs, d_outputs, backend="cpu"))
-    alone = [
-        gradient_parts(
-            rollout_vjp(weights, inputs[b : b + 1], d_outputs[:, b : b + 1], backend="cpu")
-        )
-        for b in range(5)
-    ]
-    n_weights = len(WEIGHT_NAMES)
-    for n, part in enumerate(whole[:n_weights]):
-        wanted = np.sum([own[n] for own in alone], axis=0, dtype=np.float64)
-        tolerances.assert_close(part, wanted, "gradients", "float32")
-    for n, part in enumerate(whole[n_weights:], start=n_weights):
-        axis = 0 if part is whole[-1] else 1
-        assert_same_bits([part], [np.concatenate([own[n] for own in alone], axis=axis)])
+# --- gradients of states, and states that are known --------------------------------------------
+
+
+def make_loss(cell: str, state_shape: tuple[int, int, int], n_steps: int, dtype: str) -> Any:
+    """Gradients of states and h_final, as arguments of rollout_vjp."""
+    n_subjects, n_sequences, n_hidden = state_shape
+    last = tuple(make_inputs(*state_shape, dtype=dtype) for _ in range(CELLS[cell].n_states))
+    return {
+        "d_states": make_inputs(n_subjects, n_sequences, n_steps, n_hidden, dtype=dtype),
+        "d_h_final": last if len(last) > 1 else last[0],
+    }
+
+
+@cells
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("n_sequences", [1, 4, 50])
+@pytest.mark.parametrize("projected", [False, True], ids=["outputs", "projected"])
+def test_vjp_of_states_and_h_final(
+    cell: str, precision: str, n_sequences: int, projected: bool, tolerances: ModuleType
+) -> None:
+    weights = make_weights(cell, 2, 3, 21, 5, precision)
+    inputs = make_inputs(n_sequences, 70, 3, dtype=precision)
+    projection = make_inputs(4, 70, dtype=precision) if projected else None
+    d_outputs = make_inputs(2, n_sequences, 4 if projected else 70, 5, dtype=precision)
+    loss = make_loss(cell, (2, n_sequences, 21), 70, precision)
+    got, wanted = (
+        rollout_vjp(weights, inputs, d_outputs, None, backend, in_precision, projection, **loss)
+        for backend, in_precision in (("cpu", precision), ("reference", "float64"))
+    )
+    for ours, theirs in zip(gradient_parts(got), gradient_parts(wanted), strict=True):
+        tolerances.assert_close(ours, theirs, "gradients", precision)
+
+
+@cells
+@pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("n_sequences", [1, 4, 50])
+def test_known_states_change_no_bit_of_the_gradients(
+    cell: str, precision: str, n_sequences: int
+) -> None:
+    weights, inputs = make_weights(cell, 2, 3, 21, 5), make_inputs(n_sequences, 70, 3)
+    d_outputs = make_inputs(2, n_sequences, 70, 5)
+    loss = make_loss(cell, (2, n_sequences, 21), 70, "float32")
+    states = rollout(weights, inputs, None, "cpu", precision, return_states=True).states
+    arguments = (weights, inputs, d_outputs, None, "cpu", precision)
+    with_states = rollout_vjp(*arguments, states=states, **loss)
+    assert_same_bits(gradient_parts(with_states), gradient_parts(rollout_vjp(*arguments, **loss)))
+
+
+@cells
+def test_known_states_are_what_the_gradients_are_taken_at(cell: str) -> None:
+    """Other states give other gradients, so they are read and not computed."""
+    weights, inputs = make_weights(cell, 1, 3, 21, 5), make_inputs(2, 70, 3)
+    d_outputs, states = make_inputs(1, 2, 70, 5), np.zeros((1, 2, 70, 21))
+    arguments = (weights, inputs, d_outputs, None, "cpu")
+    known = rollout_vjp(*arguments, states=states).weights.w_hh
+    assert np.abs(known - rollout_vjp(*arguments).weights.w_hh).max() > 0.1
+
+
+@pytest.mark.slow
+@cells
+def test_segments_change_no_bit_of_what_has_no_sum_over_them(
+    cell: str, tolerances: ModuleType
+) -> None:
+    """Six sequences are cut into segments, each of them alone is not."""
+    weights = make_weights(cell, 1, 2, 32, 3)
+    n_steps = {"rnn": 40_000, "gru": 20_000, "lstm": 20_000}[cell]
+    inputs, d_outputs = make_inputs(6, n_steps, 2), make_inputs(1, 6, n_steps, 3)
+    loss = make_loss(cell, (1, 6, 32), n_steps, "float32")
+    projection = make_inputs(4, n_steps) / n_steps
+    states = rollout(weights, inputs, backend="cpu", return_states=True).states
+
+    def run(b: slice, *options: Any, **known: Any) -> list[np.ndarray]:
+        last = loss["d_h_final"]
+        part = {
+            "d_states": loss["d_states"][:, b],
+            "d_h_final": tuple(d[:, b] for d in last) if isinstance(last, tuple) else last[:, b],
+        }
+        d = d_outputs[:, b, :4] if options else d_outputs[:, b]
+        arguments = (weights, inputs[b], d, None, "cpu", "float32", *options)
+        return gradient_parts(rollout_vjp(*arguments, **part, **known))
+
+    for options in ((), (projection,)):
+        whole = run(slice(None), *options)
+        assert_same_bits(run(slice(None), *options, states=states), whole)
+        alone = [run(slice(b, b + 1), *options) for b in range(6)]
+        n_weights = len(WEIGHT_NAMES)
+        for n, part in enumerate(whole[:n_weights]):
+            wanted = np.sum([own[n] for own in alone], axis=0, dtype=np.float64)
+            tolerances.assert_close(part, wanted, "gradients", "float32")
+        for n, part in enumerate(whole[n_weights:], start=n_weights):
+            axis = 0 if part is whole[-1] else 1
+            assert_same_bits([part], [np.concatenate([own[n] for own in alone], axis=axis)])
 
 
 # --- divergence --------------------------------------------------------------------------------
@@ -763,7 +837,7 @@ def test_bad_arguments_are_refused(code: str, field: str, changed: dict[str, Any
 
 def test_lstm_wants_both_states() -> None:
     weights = make_weights("lstm", 1, 2, 3, 2)
-    with pytest.raises(DTwinInputError, match=r"\(h0, c0\)"):
+    with pytest.raises(DTwinInputError, match=r"\(h, c\)"):
         rollout(weights, make_inputs(1, 4, 2), np.zeros((1, 1, 3)))
     with pytest.raises(DTwinInputError, match=r"h0\[1\]"):
         rollout(weights, make_inputs(1, 4, 2), (np.zeros((1, 1, 3)), np.zeros((1, 1, 4))))
@@ -772,6 +846,15 @@ def test_lstm_wants_both_states() -> None:
 def test_d_outputs_must_fit() -> None:
     with pytest.raises(DTwinInputError, match="d_outputs"):
         rollout_vjp(**GOOD, d_outputs=np.ones((2, 2, 6, 4)))
+
+
+@vjps
+@pytest.mark.parametrize("field", ["d_states", "d_h_final", "states"])
+def test_gradients_of_states_must_fit(backend: str, field: str) -> None:
+    for value in (np.ones((2, 2, 6, 5)), (np.ones((2, 2, 4)), np.ones((2, 2, 4)))):
+        with pytest.raises(DTwinInputError) as e:
+            rollout_vjp(**GOOD, d_outputs=np.ones((2, 2, 6, 5)), backend=backend, **{field: value})
+        assert (e.value.code, e.value.field) == ("shape", field)
 
 
 def test_results_beyond_the_address_space_are_refused() -> None:
@@ -871,7 +954,11 @@ def test_the_engine_refuses_a_vjp_that_dispatch_would_not_send() -> None:
         "h0": None,
         "c0": None,
         "projection": None,
+        "states": None,
         "d_outputs": np.ones((2, 2, 6, 5), np.float32),
+        "d_states": None,
+        "d_h_final": None,
+        "d_c_final": None,
         **{f"d_{name}": np.empty_like(getattr(weights, name)) for name in WEIGHT_NAMES},
         "d_inputs": np.empty((2, 2, 6, 3), np.float32),
         "d_h0": np.empty((2, 2, 4), np.float32),
@@ -885,6 +972,10 @@ def test_the_engine_refuses_a_vjp_that_dispatch_would_not_send() -> None:
         ("cell", "lstm"),
         ("n_threads", -1),
         ("d_c0", np.empty((2, 2, 5), np.float32)),
+        ("states", np.ones((2, 2, 5, 4), np.float32)),
+        ("d_states", np.ones((2, 2, 6, 5), np.float32)),
+        ("d_h_final", misaligned(np.ones((2, 2, 4), np.float32))),
+        ("d_c_final", np.ones((2, 4), np.float32)),
         *((name, good[name][..., :-1].copy()) for name in written),
         *((name, np.repeat(good[name], 2, axis=-1)[..., ::2]) for name in written),
         *((name, misaligned(good[name])) for name in written),

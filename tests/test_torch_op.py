@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dtwin_fast import dispatch, reference
+from dtwin_fast import torch as dtwin_torch
 from dtwin_fast.cells import CELLS
 from dtwin_fast.errors import BackendUnavailableError, DTwinInputError
 from dtwin_fast.spec import TwinSpec
@@ -203,7 +204,7 @@ def test_states_and_h_final_have_gradients(
         tolerances.assert_close(ours.numpy(), theirs.numpy(), "gradients", "float64")
 
 
-@pytest.mark.parametrize("cell", [cell for cell in CELLS if CELLS[cell].n_states == 1])
+@cells
 def test_gradients_pass_through_calls_that_hand_on_the_state(
     cell: str, tolerances: ModuleType
 ) -> None:
@@ -268,8 +269,7 @@ def test_gradcheck(cell: str, shared: bool, projected: str) -> None:
         named = dict(zip(WEIGHT_NAMES, tensors, strict=False))
         inputs, *h0 = tensors[len(WEIGHT_NAMES) :]
         replaced = arguments._replace(weights=named, inputs=inputs, h0=tuple(h0))
-        # All but an LSTM's last cell state.
-        return tuple(parts(replaced.run(rollout, states=True))[:3])
+        return tuple(parts(replaced.run(rollout, states=True)))
 
     assert torch.autograd.gradcheck(run, tuple(arguments.leaves().values()))
 
@@ -285,17 +285,13 @@ def test_gradcheck(cell: str, shared: bool, projected: str) -> None:
 )
 def test_opcheck_of_rollout(cell: str, states: bool, projected: str) -> None:
     op = make(cell, sizes=(2, 3, 5, 2, 4, 3), projected=projected, state=states).op()
-    checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
-    # The last check sums all outputs, of which an LSTM's last cell state has no gradient.
-    if CELLS[cell].n_states == 1:
-        checks.append("test_aot_dispatch_dynamic")
-    torch.library.opcheck(OPS.rollout.default, (*op, states), test_utils=checks)
+    torch.library.opcheck(OPS.rollout.default, (*op, states))
     with torch.no_grad():
         torch.library.opcheck(OPS.rollout.default, (*detached(op), states))
 
 
 @cells
-@pytest.mark.parametrize("state", [False, True], ids=["zeros", "h0"])
+@pytest.mark.parametrize("state", [False, True], ids=["bare", "with-states"])
 @pytest.mark.parametrize("vjp", dispatch.VJPS)
 def test_opcheck_of_rollout_vjp(
     cell: str, state: bool, vjp: str, monkeypatch: pytest.MonkeyPatch
@@ -303,7 +299,10 @@ def test_opcheck_of_rollout_vjp(
     monkeypatch.setattr(dispatch, "VJPS", {vjp: dispatch.VJPS[vjp]})
     op = detached(make(cell, sizes=(2, 3, 5, 2, 4, 3), state=state, shared=state).op())
     d_outputs = torch.ones(2, 3, 5, 3, dtype=torch.float64)
-    torch.library.opcheck(OPS.rollout_vjp.default, (*op[:3], d_outputs, *op[3:]))
+    d_final = [torch.ones(2, 3, 4, dtype=torch.float64)] * CELLS[cell].n_states
+    states = torch.ones(2, 3, 5, 4, dtype=torch.float64)
+    last = (states, d_final, states) if state else (None, [], None)
+    torch.library.opcheck(OPS.rollout_vjp.default, (*op[:3], d_outputs, *op[3:], *last))
 
 
 def detached(op: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -346,10 +345,24 @@ def test_second_derivatives_are_refused(cell: str) -> None:
         first.sum().backward()
 
 
-def test_gradient_of_the_last_cell_state_is_refused() -> None:
-    result = make("lstm").run(rollout)
-    with pytest.raises(BackendUnavailableError, match=r"cell state.*dtwin_fast\.reference"):
-        weighted(result.outputs, result.h_final[1]).backward()
+@cells
+def test_states_beyond_the_limit_are_computed_again(
+    cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = make(cell, "float32")
+    kept = []
+
+    def loss(result: reference.TorchRollout) -> Tensor:
+        kept.append(result.outputs.grad_fn.keep_states)  # type: ignore[union-attr]
+        return weighted(result.outputs)
+
+    found = []
+    for limit in (3 * 2 * 11 * 7 * 4, 3 * 2 * 11 * 7 * 4 - 1):
+        monkeypatch.setattr(dtwin_torch, "KEPT_STATES_BYTES", limit)
+        found.append(gradients(arguments, loss, rollout))
+    assert kept == [True, False]
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_changing_an_argument_before_the_backward_pass_is_noticed() -> None:
@@ -491,7 +504,7 @@ def test_a_projection_that_requires_a_gradient_runs_without_one() -> None:
 def test_lstm_wants_both_states() -> None:
     arguments = make("lstm")
     assert arguments.h0 is not None
-    with pytest.raises(DTwinInputError, match=r"\(h0, c0\)"):
+    with pytest.raises(DTwinInputError, match=r"\(h, c\)"):
         arguments._replace(h0=arguments.h0[:1]).run(rollout)
 
 

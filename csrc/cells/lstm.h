@@ -11,6 +11,7 @@ struct Lstm {
     static constexpr int kStates = 2;
     static constexpr int kSlots = 4;                          // what backward() takes and leaves
     static constexpr int kHiddenSlot[kGates] = {0, 1, 2, 3};  // where it leaves the gradient of h
+    static constexpr bool kKeepsState = false;
 
     // x = W_ih x_t + b_ih and h = W_hh h_{t-1} + b_hh, by gate; state (h, c) is replaced.
     template <class F>

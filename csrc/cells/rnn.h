@@ -10,6 +10,7 @@ struct Rnn {
     static constexpr int kStates = 1;
     static constexpr int kSlots = 1;                 // what backward() takes and leaves
     static constexpr int kHiddenSlot[kGates] = {0};  // where it leaves the gradient of h
+    static constexpr bool kKeepsState = true;        // the state, and nothing else
 
     // x = W_ih x_t + b_ih and h = W_hh h_{t-1} + b_hh, by gate; state is replaced.
     template <class F>

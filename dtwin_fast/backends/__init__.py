@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import cpu, reference
-from .interface import Backend, Gradients, Problem, Solution, State, Vjp
+from .interface import Backend, Gradients, LossGradients, Problem, Solution, State, Vjp
 
 __all__ = [
     "BACKENDS",
@@ -11,6 +11,7 @@ __all__ = [
     "VJPS",
     "Backend",
     "Gradients",
+    "LossGradients",
     "Problem",
     "Solution",
     "State",

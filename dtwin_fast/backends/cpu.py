@@ -12,7 +12,7 @@ from .._core import rollout as core_rollout
 from .._core import rollout_vjp as core_rollout_vjp
 from ..errors import BackendUnavailableError
 from ..weights import WEIGHT_NAMES, FloatArray, RNNWeights
-from .interface import Gradients, Problem, Solution
+from .interface import Gradients, LossGradients, Problem, Solution, State
 
 BUILD = build_info()
 """What the engine was built for, and the instruction set it chose for this process."""
@@ -69,7 +69,9 @@ def rollout(problem: Problem, *, return_states: bool, n_threads: int) -> Solutio
     )
 
 
-def rollout_vjp(problem: Problem, d_outputs: FloatArray, *, n_threads: int) -> Gradients:
+def rollout_vjp(
+    problem: Problem, loss: LossGradients, *, states: FloatArray | None, n_threads: int
+) -> Gradients:
     """Gradients in the dtype of the arrays.
 
     Inputs that all subjects share have their gradient written per subject, (S,B,T,I), and
@@ -85,9 +87,14 @@ def rollout_vjp(problem: Problem, d_outputs: FloatArray, *, n_threads: int) -> G
     d_inputs = np.empty((weights.n_subjects, *problem.inputs.shape[-3:]), dtype)
     d_h0 = np.empty(problem.state_shape, dtype)
     d_c0 = np.empty(problem.state_shape, dtype) if weights.cell == "lstm" else None
+    d_h_final, d_c_final = _parts(loss.h_final)
     core_rollout_vjp(
         **_arrays(problem),
-        d_outputs=_laid_out(d_outputs, 0),
+        states=_optional(states),
+        d_outputs=_laid_out(loss.outputs, 0),
+        d_states=_optional(loss.states),
+        d_h_final=d_h_final,
+        d_c_final=d_c_final,
         **{f"d_{name}": array for name, array in found.items()},
         d_inputs=d_inputs,
         d_h0=d_h0,
@@ -107,16 +114,26 @@ def _arrays(problem: Problem) -> dict[str, Any]:
     """What the engine reads, under its names, laid out as it wants them."""
     weights = problem.weights
     inputs, projection = problem.inputs, problem.time_projection
-    h0 = None if problem.h0 is None else [_laid_out(array, 0) for array in problem.h0]
+    h0, c0 = _parts(problem.h0)
     return {
         "cell": weights.cell,
         **{name: _laid_out(getattr(weights, name), 1) for name in WEIGHT_NAMES},
         "inputs": _laid_out(inputs, inputs.ndim - 2),
-        "h0": h0[0] if h0 else None,
-        "c0": h0[1] if h0 and weights.cell == "lstm" else None,
+        "h0": h0,
+        "c0": c0,
         "bfloat16_weights": problem.precision == "bfloat16",
         "projection": None if projection is None else _laid_out(projection, projection.ndim - 2),
     }
+
+
+def _parts(state: State | None) -> tuple[FloatArray | None, FloatArray | None]:
+    """h, and c for an LSTM."""
+    h, c = (*(state or ()), None, None)[:2]
+    return _optional(h), _optional(c)
+
+
+def _optional(array: FloatArray | None) -> FloatArray | None:
+    return None if array is None else _laid_out(array, 0)
 
 
 def _laid_out(array: FloatArray, n_outer: int) -> FloatArray:

@@ -66,6 +66,15 @@ class Solution:
 
 
 @dataclass(frozen=True, eq=False)
+class LossGradients:
+    """Gradients of a loss in the shapes of a :class:`Solution`'s arrays; None = zeros."""
+
+    outputs: FloatArray
+    states: FloatArray | None
+    h_final: State | None
+
+
+@dataclass(frozen=True, eq=False)
 class Gradients:
     """Gradients in the shapes of the problem's arrays; ``h0`` is there even when it was zeros."""
 
@@ -91,6 +100,11 @@ class Backend(Protocol):
 
 
 class Vjp(Protocol):
-    """The gradients of ``sum(outputs * d_outputs)``."""
+    """The gradients of a loss with respect to what a rollout reads.
 
-    def __call__(self, problem: Problem, d_outputs: FloatArray, *, n_threads: int) -> Gradients: ...
+    ``states``: (S,B,T,H) of the same problem, which spare rolling it out again, or None.
+    """
+
+    def __call__(
+        self, problem: Problem, loss: LossGradients, *, states: FloatArray | None, n_threads: int
+    ) -> Gradients: ...

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..cells import CELLS
 from ..weights import WEIGHT_NAMES, FloatArray, RNNWeights
-from .interface import Gradients, Problem, Solution
+from .interface import Gradients, LossGradients, Problem, Solution, State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ def rollout(problem: Problem, *, return_states: bool, n_threads: int) -> Solutio
             problem.weights.cell,
             _weights(problem),
             _tensor(problem.inputs),
-            _state(problem),
+            _state(problem.h0),
             time_projection=_optional(problem.time_projection),
             return_states=True,
         )
@@ -66,8 +66,10 @@ def rollout(problem: Problem, *, return_states: bool, n_threads: int) -> Solutio
     )
 
 
-def rollout_vjp(problem: Problem, d_outputs: FloatArray, *, n_threads: int) -> Gradients:
-    """Gradients by torch's autograd.
+def rollout_vjp(
+    problem: Problem, loss: LossGradients, *, states: FloatArray | None, n_threads: int
+) -> Gradients:
+    """Gradients by torch's autograd, which needs more than the states: it rolls out again.
 
     Under ``bfloat16`` they are those at the rounded weights.
     """
@@ -79,20 +81,28 @@ def rollout_vjp(problem: Problem, d_outputs: FloatArray, *, n_threads: int) -> G
     with torch.inference_mode(False), _threads(n_threads):
         weights = {name: tensor.requires_grad_() for name, tensor in _weights(problem).items()}
         inputs = _tensor(problem.inputs).requires_grad_()
-        state = _state(problem)
+        state = _state(problem.h0)
         if state is None:
             n_states = CELLS[problem.weights.cell].n_states
             state = tuple(inputs.new_zeros(problem.state_shape) for _ in range(n_states))
         state = tuple(tensor.requires_grad_() for tensor in state)
-        outputs = reference.rollout(
+        result = reference.rollout(
             problem.weights.cell,
             weights,
             inputs,
             state,
             time_projection=_optional(problem.time_projection),
-        ).outputs
+            return_states=loss.states is not None,
+        )
+        last = result.h_final if isinstance(result.h_final, tuple) else (result.h_final,)
+        pairs = [(result.outputs, loss.outputs)]
+        if result.states is not None and loss.states is not None:
+            pairs.append((result.states, loss.states))
+        pairs += zip(last, loss.h_final or (), strict=False)
         wanted = (*weights.values(), inputs, *state)
-        found = torch.autograd.grad(outputs, wanted, _tensor(d_outputs))
+        found = torch.autograd.grad(
+            [tensor for tensor, _ in pairs], wanted, [_tensor(array) for _, array in pairs]
+        )
     gradients = [tensor.numpy() for tensor in found]
     n_weights = len(WEIGHT_NAMES)
     return Gradients(
@@ -113,8 +123,8 @@ def _optional(array: FloatArray | None) -> Tensor | None:
     return None if array is None else _tensor(array)
 
 
-def _state(problem: Problem) -> tuple[Tensor, ...] | None:
-    return None if problem.h0 is None else tuple(_tensor(array) for array in problem.h0)
+def _state(state: State | None) -> tuple[Tensor, ...] | None:
+    return None if state is None else tuple(_tensor(array) for array in state)
 
 
 def _weights(problem: Problem) -> dict[str, Tensor]:
