@@ -5,6 +5,9 @@
 // over the steps is sequential (delta_t W_hh, as in the recurrence); the gradients of the weights,
 // sum over t of delta_t h_{t-1}^T and the like, are products over all steps after it.
 //
+// Blocks may run on several threads. Each sums its weights' gradients on its own, and they are
+// added up in the order of the blocks.
+//
 // Where all steps would take too much memory, T is cut into segments: a first pass keeps the state
 // before each, and each is rolled out a second time when the way back comes to it (Chen et al.
 // 2016, arXiv:1604.06174).
@@ -15,11 +18,19 @@
 #include <cstdint>
 
 #include "recurrence.h"
+#include "rollout.h"
 
 namespace dtwin::DTWIN_ISA {
 
 constexpr int64_t kKeptBytes = 64 << 20;  // of a segment's steps, unless sqrt(T) steps take more
 constexpr int64_t kFewSequences = 6;      // fewer leave a tile of the recurrence's product empty
+constexpr int64_t kManySequences = 12;    // of a block: more would leave threads without one
+
+// The gradients of one subject's weights.
+template <class F>
+struct WeightGradients {
+    F *w_ih, *w_hh, *b_ih, *b_hh, *w_out, *b_out;
+};
 
 template <class Cell, class F, class W>
 class Backward : private Recurrence<Cell, F, W> {
@@ -41,29 +52,40 @@ class Backward : private Recurrence<Cell, F, W> {
           saved_c_(workspace.take<F>(times(kSecond * segments(), sequences_), hidden_)),
           projected_(workspace.take<F>(p_.n_projected, hidden_)),
           d_w_ih_(workspace.take<F>(p_.n_inputs, gates_)),
+          sum_(take_gradients(workspace)),
           left_(workspace.take<F>(kLeftRows, kLeftStride)),
           partial_(workspace.take<F>(std::max(H, p_.n_outputs), 1)) {}
 
-    void run(int64_t subject) {
-        Base::take_weights(subject);
-        const F* w_ih = Base::weight(p_.w_ih, p_.w_ih_stride);
-        const F* w_hh = Base::weight(p_.w_hh, p_.w_hh_stride);
-        const F* w_out = Base::weight(p_.w_out, p_.w_out_stride);
-        w_ih_back_ = pack_untransposed(w_ih, GH(), p_.n_inputs, packed_w_ih_back_);
-        w_hh_back_ = pack_untransposed(w_hh, GH(), H, packed_w_hh_back_);
-        w_out_back_ = pack_untransposed(w_out, p_.n_outputs, H, packed_w_out_back_);
+    // Of the sequences of a subject.
+    int64_t blocks() const { return (p_.n_sequences + sequences_ - 1) / sequences_; }
 
-        std::fill_n(gradient(g_.d_w_hh, GH() * H), GH() * H, F(0));
-        std::fill_n(gradient(g_.d_b_ih, GH()), GH(), F(0));
-        std::fill_n(gradient(g_.d_b_hh, GH()), GH(), F(0));
-        std::fill_n(gradient(g_.d_w_out, p_.n_outputs * H), p_.n_outputs * H, F(0));
-        std::fill_n(gradient(g_.d_b_out, p_.n_outputs), p_.n_outputs, F(0));
-        std::fill_n(d_w_ih_, p_.n_inputs * gates_, F(0));
-        for (first_ = 0; first_ < p_.n_sequences; first_ += sequences_) {
+    // The gradients of the blocks [first, last) of a subject. Block 0 writes those of the weights,
+    // the others add theirs.
+    void run(int64_t subject, int64_t first, int64_t last, Turns& turns) {
+        Base::take_weights(subject);
+        w_ih_back_ = pack_untransposed(Base::weight(p_.w_ih, p_.w_ih_stride), GH(), p_.n_inputs,
+                                       packed_w_ih_back_);
+        w_hh_back_ =
+            pack_untransposed(Base::weight(p_.w_hh, p_.w_hh_stride), GH(), H, packed_w_hh_back_);
+        w_out_back_ = pack_untransposed(Base::weight(p_.w_out, p_.w_out_stride), p_.n_outputs, H,
+                                        packed_w_out_back_);
+        const WeightGradients<F> results = subject_results();
+        for (int64_t block = first; block < last; ++block) {
+            first_ = block * sequences_;
             count_ = std::min(sequences_, p_.n_sequences - first_);
+            to_ = block ? sum_ : results;
+            for_each_gradient([&](F* WeightGradients<F>::* weight, int64_t n) {
+                std::fill_n(to_.*weight, n, F(0));
+            });
             run_block();
+            if (block) {
+                turns.wait(subject, block);
+                for_each_gradient([&](F* WeightGradients<F>::* weight, int64_t n) {
+                    for (int64_t i = 0; i < n; ++i) (results.*weight)[i] += (sum_.*weight)[i];
+                });
+            }
+            turns.pass_on(subject, block);
         }
-        write_d_w_ih();
     }
 
   private:
@@ -80,7 +102,7 @@ class Backward : private Recurrence<Cell, F, W> {
     }
 
     static int64_t block_sequences(const dtwin_rollout_params& p) {
-        const int64_t most = std::min(kMaxSequences, p.n_sequences);
+        const int64_t most = std::min(kManySequences, p.n_sequences);
         return std::clamp(kKeptBytes / times(p.n_steps, step_bytes(p)),
                           std::min(kFewSequences, most), most);
     }
@@ -92,8 +114,38 @@ class Backward : private Recurrence<Cell, F, W> {
 
     int64_t segments() const { return (p_.n_steps + steps_ - 1) / steps_; }
 
+    template <class Action>
+    void for_each_gradient(Action act) const {
+        using All = WeightGradients<F>;
+        act(&All::w_ih, GH() * p_.n_inputs), act(&All::w_hh, GH() * H);
+        act(&All::b_ih, GH()), act(&All::b_hh, GH());
+        act(&All::w_out, p_.n_outputs * H), act(&All::b_out, p_.n_outputs);
+    }
+
+    // Where a block sums its own; the only one needs none.
+    WeightGradients<F> take_gradients(Workspace& workspace) const {
+        const int64_t any = blocks() > 1 ? 1 : 0;
+        const int64_t gates = any * GH(), outputs = any * p_.n_outputs;
+        return {workspace.take<F>(gates, p_.n_inputs), workspace.take<F>(gates, H),
+                workspace.take<F>(gates, 1),           workspace.take<F>(gates, 1),
+                workspace.take<F>(outputs, H),         workspace.take<F>(outputs, 1)};
+    }
+
+    WeightGradients<F> subject_results() const {
+        const auto of_subject = [&](void* data, int64_t n) {
+            return result(data) + this->subject_ * n;
+        };
+        return {of_subject(g_.d_w_ih, GH() * p_.n_inputs),
+                of_subject(g_.d_w_hh, GH() * H),
+                of_subject(g_.d_b_ih, GH()),
+                of_subject(g_.d_b_hh, GH()),
+                of_subject(g_.d_w_out, p_.n_outputs * H),
+                of_subject(g_.d_b_out, p_.n_outputs)};
+    }
+
     // The block [first_, first_ + count_) of sequences.
     void run_block() {
+        std::fill_n(d_w_ih_, p_.n_inputs * gates_, F(0));
         Base::set_initial_state(saved_states_, saved_c_);
         for (int64_t i = 0; i + 1 < segments(); ++i) {
             roll_out(i);
@@ -109,6 +161,7 @@ class Backward : private Recurrence<Cell, F, W> {
             write_input_gradients();
         }
         write_initial_gradients();
+        write_d_w_ih();
     }
 
     // Segment i forward, with every step kept.
@@ -206,8 +259,8 @@ class Backward : private Recurrence<Cell, F, W> {
         const F* d_outputs = array(g_.d_outputs) + sequence(b) * p_.n_steps * O;
         gemm(steps, hidden_, O, d_outputs + t * O, O, w_out_back_, onto(d_states, rows(1)));
         d_outputs += first_step_ * O;
-        gemm_transposed(O, H, n_, d_outputs, O, states(b), gradient(g_.d_w_out, O * H), H, left_);
-        add_rows(O, n_, d_outputs, O, gradient(g_.d_b_out, O), partial_);
+        gemm_transposed(O, H, n_, d_outputs, O, states(b), to_.w_out, H, left_);
+        add_rows(O, n_, d_outputs, O, to_.b_out, partial_);
     }
 
     void read_back_projected(int64_t b, int64_t t, int64_t steps, F* d_states) {
@@ -223,8 +276,8 @@ class Backward : private Recurrence<Cell, F, W> {
         projection += first_step_;
         std::fill_n(projected_, K * hidden_, F(0));
         gemm(K, hidden_, n_, projection, T, states(b), onto(projected_, hidden_));
-        gemm_transposed(O, H, K, d_outputs, O, projected, gradient(g_.d_w_out, O * H), H, left_);
-        F* d_b_out = gradient(g_.d_b_out, O);
+        gemm_transposed(O, H, K, d_outputs, O, projected, to_.w_out, H, left_);
+        F* d_b_out = to_.b_out;
         for (int64_t k = 0; k < K; ++k) {
             F sum = 0;
             for (int64_t i = 0; i < n_; ++i) sum += projection[k * T + i];
@@ -267,9 +320,9 @@ class Backward : private Recurrence<Cell, F, W> {
             const F* d_x = step(0, 0) + g * hidden_;
             const F* d_h = step(0, 0) + Cell::kHiddenSlot[g] * hidden_;
             gemm_transposed(H, H, depth, d_h, slots_, {states_, hidden_, kPanel<F>},
-                            gradient(g_.d_w_hh, GH() * H) + g * H * H, H, left_);
-            add_rows(H, depth, d_x, slots_, gradient(g_.d_b_ih, GH()) + g * H, partial_);
-            add_rows(H, depth, d_h, slots_, gradient(g_.d_b_hh, GH()) + g * H, partial_);
+                            to_.w_hh + g * H * H, H, left_);
+            add_rows(H, depth, d_x, slots_, to_.b_ih + g * H, partial_);
+            add_rows(H, depth, d_h, slots_, to_.b_hh + g * H, partial_);
         }
         for (int64_t b = 0; b < count_; ++b) {
             gemm_transposed(p_.n_inputs, gates_, n_, Base::inputs(b, first_step_), p_.n_inputs,
@@ -298,7 +351,7 @@ class Backward : private Recurrence<Cell, F, W> {
     }
 
     void write_d_w_ih() {
-        F* to = gradient(g_.d_w_ih, GH() * p_.n_inputs);
+        F* to = to_.w_ih;
         for (int g = 0; g < Cell::kGates; ++g) {
             for (int64_t j = 0; j < H; ++j) {
                 for (int64_t i = 0; i < p_.n_inputs; ++i) {
@@ -312,9 +365,6 @@ class Backward : private Recurrence<Cell, F, W> {
         state[0] = load(state_row(states_, t, b) + j);
         if constexpr (Cell::kStates > 1) state[1] = load(state_row(c_, t, b) + j);
     }
-
-    // This subject's block of a gradient of n elements per subject.
-    F* gradient(void* data, int64_t n) const { return result(data) + this->subject_ * n; }
 
     // The states after the segment's steps, as a right factor.
     Panels<F> states(int64_t b) const { return {state_row(states_, 1, b), rows(1), kPanel<F>}; }
@@ -337,11 +387,13 @@ class Backward : private Recurrence<Cell, F, W> {
     F* const d_states_;  // [steps + 1, sequences, hidden] gradients of the states
     F* const d_c_;       // [sequences, hidden] gradient of the second state
     F *const saved_states_, *const saved_c_;  // [segments, sequences, hidden] before each segment
-    F* const projected_;  // [K, hidden] time projection @ states, or d_outputs @ W_out
-    F* const d_w_ih_;     // [I, gates] transposed gradient of W_ih
-    F* const left_;       // the block of gemm_transposed()
-    F* const partial_;    // partial sums of add_rows()
+    F* const projected_;            // [K, hidden] time projection @ states, or d_outputs @ W_out
+    F* const d_w_ih_;               // [I, gates] transposed gradient of W_ih
+    const WeightGradients<F> sum_;  // a block's
+    F* const left_;                 // the block of gemm_transposed()
+    F* const partial_;              // partial sums of add_rows()
     Panels<W> w_ih_back_, w_hh_back_, w_out_back_;
+    WeightGradients<F> to_{};
     int64_t first_step_ = 0;  // of the segment
     int64_t n_ = 0;           // of its steps
 };

@@ -255,15 +255,26 @@ int run_rollout(const dtwin_rollout_params& params) {
 }
 
 int run_rollout_vjp(const dtwin_rollout_vjp_params& params) {
-    if (params.rollout.n_subjects == 0) return DTWIN_OK;
+    const int64_t S = params.rollout.n_subjects;
+    if (S == 0) return DTWIN_OK;
     const Isa* isa = active_isa();
     if (!isa) return DTWIN_ERROR_ISA;
     size_t bytes = 0;
-    if (!isa->vjp_bytes(params, &bytes)) return DTWIN_ERROR_OVERFLOW;
-    const auto run = [&](int64_t subject, void* workspace) {
-        isa->vjp(params, subject, workspace);
+    int64_t blocks = 0;
+    if (!isa->vjp_bytes(params, &bytes, &blocks)) return DTWIN_ERROR_OVERFLOW;
+
+    // An item is a subject, or a block of its sequences where subjects are fewer than threads.
+    const int64_t n_threads = wanted_threads(params.rollout);
+    const int64_t parts = S < n_threads ? blocks : 1;
+    std::unique_ptr<int64_t[]> next(new (std::nothrow) int64_t[S]());
+    if (!next) return DTWIN_ERROR_MEMORY;
+    Turns turns(next.get());
+    const auto run = [&](int64_t item, void* workspace) {
+        const int64_t part = item % parts;
+        isa->vjp(params, item / parts, part * blocks / parts, (part + 1) * blocks / parts, turns,
+                 workspace);
     };
-    return run_items(params.rollout.n_subjects, wanted_threads(params.rollout), bytes, run);
+    return run_items(S * parts, n_threads, bytes, run);
 }
 
 }  // namespace dtwin

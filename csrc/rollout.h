@@ -1,12 +1,40 @@
 // The engine behind dtwin.h: what the argument checks and the time loop say to each other.
 #pragma once
 
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 
 #include "dtwin.h"
 
 namespace dtwin {
+
+// Lets the blocks of each subject go on one after the other, on whatever threads they are. A thread
+// must start on a block before any starts on a later one of that subject.
+class Turns {
+  public:
+    // `next`: a zero for each subject.
+    explicit Turns(int64_t* next) : next_(next) {}
+
+    void wait(int64_t subject, int64_t block) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        passed_on_.wait(lock, [&] { return next_[subject] == block; });
+    }
+
+    void pass_on(int64_t subject, int64_t block) {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            next_[subject] = block + 1;
+        }
+        passed_on_.notify_all();
+    }
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable passed_on_;
+    int64_t* const next_;
+};
 
 // One build of the time loop for one instruction set.
 struct Isa {
@@ -20,9 +48,10 @@ struct Isa {
     bool (*rollout)(const dtwin_rollout_params& params, int64_t subject, int64_t first,
                     int64_t last, void* workspace);
 
-    // The same two for the gradients of one subject.
-    bool (*vjp_bytes)(const dtwin_rollout_vjp_params& params, size_t* bytes);
-    void (*vjp)(const dtwin_rollout_vjp_params& params, int64_t subject, void* workspace);
+    // The same for the gradients: a subject's sequences fall into `blocks`, some of which are run.
+    bool (*vjp_bytes)(const dtwin_rollout_vjp_params& params, size_t* bytes, int64_t* blocks);
+    void (*vjp)(const dtwin_rollout_vjp_params& params, int64_t subject, int64_t first_block,
+                int64_t last_block, Turns& turns, void* workspace);
 };
 
 // DTWIN_OK, or why these arguments cannot be run.

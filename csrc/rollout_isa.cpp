@@ -57,15 +57,18 @@ bool rollout(const dtwin_rollout_params& params, int64_t subject, int64_t first,
                               [&](auto& loop) { return loop.run(subject, first, last); });
 }
 
-bool vjp_bytes(const dtwin_rollout_vjp_params& params, size_t* bytes) {
+bool vjp_bytes(const dtwin_rollout_vjp_params& params, size_t* bytes, int64_t* blocks) {
     Workspace counted;
-    with_loop<Backward>(params.rollout, params, counted, [](auto&) {});
+    *blocks = with_loop<Backward>(params.rollout, params, counted,
+                                  [](auto& loop) { return loop.blocks(); });
     return counted.bytes(bytes);
 }
 
-void vjp(const dtwin_rollout_vjp_params& params, int64_t subject, void* memory) {
+void vjp(const dtwin_rollout_vjp_params& params, int64_t subject, int64_t first_block,
+         int64_t last_block, Turns& turns, void* memory) {
     Workspace workspace(memory);
-    with_loop<Backward>(params.rollout, params, workspace, [&](auto& loop) { loop.run(subject); });
+    with_loop<Backward>(params.rollout, params, workspace,
+                        [&](auto& loop) { loop.run(subject, first_block, last_block, turns); });
 }
 
 }  // namespace
