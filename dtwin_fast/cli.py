@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from .commands import demo, doctor, predict, simulate, train
+from .commands import bench, demo, doctor, predict, simulate, train
 from .errors import DTwinError, DTwinInputError
 from .provenance import package_version
 
@@ -19,6 +19,7 @@ COMMANDS = {
     "simulate": (simulate, "write a simulated cohort"),
     "train": (train, "train a twin on a cohort folder"),
     "predict": (predict, "predict choices, reaction times and BOLD from connectomes"),
+    "bench": (bench, "time the engine beside torch, JAX and ONNX Runtime"),
     "doctor": (doctor, "say what was built and what this machine offers"),
 }
 

@@ -1,0 +1,142 @@
+"""Results as text: one line a row while it runs, Markdown for README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from . import ours
+from .targets import OPPONENTS, TARGETS, limit_shares, ratio
+
+Row = dict[str, Any]
+
+HEADER = (
+    f"{'case':<20} {'op':<8} {'impl':<19} {'S':>4} {'median s':>9} {'peer/this':>9} "
+    f"{'GFLOP/s':>8} {'sgemm':>6} {'L2':>6} {'copy':>6} {'peak MiB':>9} {'rel err':>8}"
+)
+
+
+def as_line(row: Row) -> str:
+    """One row of the table under HEADER; a dash is what was not measured or does not apply."""
+    peak = row.get("peak_bytes")
+    return (
+        f"{row['case']:<20} {row['op']:<8} {row['impl']:<19} {row['S']:>4} "
+        f"{row['median_s']:9.4f} {_number(row['ratio_to_best_peer'], '9.2f')} "
+        f"{row['gflops']:8.1f} {_percent(row['percent_sgemm'])} {_percent(row['percent_l2'])} "
+        f"{_percent(row['percent_copy'])} {_number(peak and peak / 2**20, '9.0f')} "
+        f"{row['rel_err']:8.1e}" + (f"  {row['note']}" if "note" in row else "")
+    )
+
+
+def as_markdown(results: dict[str, Any]) -> str:
+    """Tables of one results file: targets, ratios, and all rows."""
+    rows = results["rows"]
+    machine = results["machine"]
+    packages = ", ".join(f"{name} {v}" for name, v in machine["packages"].items() if v)
+    caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
+    parts = [
+        f"{machine['processor']}, {machine['threads']} threads, engine {machine['engine_isa']}; "
+        f"{caches}; {packages}; {machine['time']}. Medians; ratios are times per subject, "
+        "peer over ours.",
+        _ratios(rows),
+        _targets(rows),
+        _stream(rows),
+        _all(rows),
+    ]
+    notes = [
+        f"- {row['case']} {row['op']} {row['impl']}: {row['note']}" for row in rows if "note" in row
+    ]
+    notes += [
+        f"- {row['case']} {row['op']} {row['impl']}: {row['reason']}" for row in results["left_out"]
+    ]
+    return "\n\n".join(part for part in (*parts, "\n".join(notes)) if part)
+
+
+def _ratios(rows: list[Row]) -> str:
+    names = [name for name in OPPONENTS if name != "float32"]
+    lines = []
+    for row in rows:
+        if not row["impl"].startswith(ours.PREFIX) or row["op"] == "stream":
+            continue
+        found = [ratio(rows, row["case"], row["op"], row["impl"], name) for name in names]
+        cells = (row["case"], row["op"], row["impl"], *(_number(r, ".1f") for r in found))
+        lines.append((*cells, _number(row["median_s"], ".4f")))
+    return _table(("case", "op", "impl", *(f"x {name}" for name in names), "median s"), lines)
+
+
+def _targets(rows: list[Row]) -> str:
+    lines = []
+    for target in TARGETS:
+        got = target.measured(rows)
+        if got is not None:
+            what = f"{target.impl} over {target.opponent}"
+            lines.append((target.case, target.op, what, f">= {target.ratio:g}", f"{got:.2f}",
+                          _verdict(got >= target.ratio)))  # fmt: skip
+    for row, field, got, wanted in limit_shares(rows):
+        what = {"percent_sgemm": "% of sgemm peak", "percent_l2": "% of L2 bound"}[field]
+        lines.append((row["case"], row["op"], what, f">= {wanted:g}", f"{got:.0f}",
+                      _verdict(got >= wanted)))  # fmt: skip
+    return _table(("case", "op", "figure", "target", "measured", "reached"), lines)
+
+
+def _stream(rows: list[Row]) -> str:
+    lines = [
+        (
+            row["case"],
+            f"{row['S']}",
+            f"{row['subjects_per_s']:.0f}",
+            f"{row['edge_bytes_per_s'] / 1e6:.0f}",
+            *(f"{row[f'percent_{part}']:.0f}" for part in ("read", "personalize", "rollout")),
+            f"{row['percent_of_disk_limit']:.0f}",
+            f"{row['percent_of_sgemm_limit']:.0f}",
+        )
+        for row in rows
+        if row["op"] == "stream"
+    ]
+    header = ("case", "subjects", "subjects/s", "MB/s of edges", "% reading", "% personalizing",
+              "% rolling out", "% of disk limit", "% of sgemm limit")  # fmt: skip
+    return _table(header, lines)
+
+
+def _all(rows: list[Row]) -> str:
+    header = ("case", "op", "impl", "S", "median s", "quartiles s", "GFLOP/s", "% sgemm", "% L2",
+              "% copy", "peak MiB", "rel err")  # fmt: skip
+    lines = []
+    for row in rows:
+        peak = row.get("peak_bytes")
+        lines.append(
+            (
+                row["case"],
+                row["op"],
+                row["impl"],
+                f"{row['S']}",
+                f"{row['median_s']:.4f}",
+                f"{row['q1_s']:.4f} to {row['q3_s']:.4f}",
+                f"{row['gflops']:.1f}",
+                *(_number(row[f"percent_{of}"], ".0f") for of in ("sgemm", "l2", "copy")),
+                _number(peak and peak / 2**20, ".0f"),
+                f"{row['rel_err']:.1e}",
+            )
+        )
+    return _table(header, lines)
+
+
+def _table(header: Iterable[str], lines: list[tuple[str, ...]]) -> str:
+    if not lines:
+        return ""
+    titles = tuple(header)
+    rule = tuple("---" for _ in titles)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, rule, *lines))
+
+
+def _number(value: float | None, form: str) -> str:
+    width = form.split(".")[0]
+    return format("-", f">{width}") if value is None else format(value, form)
+
+
+def _percent(value: float | None) -> str:
+    return format("-", ">6") if value is None else f"{value:5.0f}%"
+
+
+def _verdict(is_reached: bool) -> str:
+    return "yes" if is_reached else "no"
