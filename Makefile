@@ -12,7 +12,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PIP += $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=3.0" "cmake>=3.20" ninja
 ENGINE := CMakeLists.txt pyproject.toml $(shell find csrc -type f)
-CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp')
+TYPED := build/typed/dtwin_fast
+CXX_FILES = $(shell find csrc benchmarks -name '*.h' -o -name '*.cpp')
 
 .PHONY: demo test check format bench doctor clean
 
@@ -27,6 +28,10 @@ check: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	$(BIN)/mypy
+	# benchmarks/ is a part of the package: checked where it installs to.
+	rm -rf $(TYPED) && mkdir -p $(TYPED)
+	ln -s $(CURDIR)/dtwin_fast/* $(CURDIR)/benchmarks $(TYPED)
+	cd $(TYPED)/.. && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p dtwin_fast.benchmarks
 	$(BIN)/lint-imports
 
 format: $(VENV)/.dev  ## rewrite the sources in the project's format
@@ -34,7 +39,7 @@ format: $(VENV)/.dev  ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_FILES)
 
-bench: $(VENV)/.test  ## time the engine against the reference
+bench: $(VENV)/.bench  ## time the engine beside torch, JAX and ONNX Runtime
 	$(BIN)/python benchmarks/run.py
 
 doctor: $(VENV)/.demo  ## what was built, what this machine offers
@@ -55,6 +60,10 @@ $(VENV)/.demo: $(VENV)/.tools $(ENGINE)
 
 $(VENV)/.test: $(VENV)/.demo
 	$(PIP) --no-build-isolation --config-settings=build-dir=build -e ".[test]"
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.demo
+	$(PIP) --no-build-isolation --config-settings=build-dir=build -e ".[bench]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.test

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import ours
@@ -74,7 +74,7 @@ def _targets(rows: list[Row]) -> str:
                           _verdict(got >= target.ratio)))  # fmt: skip
     for row, field, got, wanted in limit_shares(rows):
         what = {"percent_sgemm": "% of sgemm peak", "percent_l2": "% of L2 bound"}[field]
-        lines.append((row["case"], row["op"], what, f">= {wanted:g}", f"{got:.0f}",
+        lines.append((row["case"], row["op"], what, f">= {wanted:g}", f"{got:.1f}",
                       _verdict(got >= wanted)))  # fmt: skip
     return _table(("case", "op", "figure", "target", "measured", "reached"), lines)
 
@@ -94,7 +94,7 @@ def _stream(rows: list[Row]) -> str:
         if row["op"] == "stream"
     ]
     header = ("case", "subjects", "subjects/s", "MB/s of edges", "% reading", "% personalizing",
-              "% rolling out", "% of disk limit", "% of sgemm limit")  # fmt: skip
+              "% rolling out", "% of disk limit", "% of sgemm limit in personalizing")  # fmt: skip
     return _table(header, lines)
 
 
@@ -121,7 +121,7 @@ def _all(rows: list[Row]) -> str:
     return _table(header, lines)
 
 
-def _table(header: Iterable[str], lines: list[tuple[str, ...]]) -> str:
+def _table(header: Iterable[str], lines: Sequence[tuple[str, ...]]) -> str:
     if not lines:
         return ""
     titles = tuple(header)

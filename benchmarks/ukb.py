@@ -41,16 +41,16 @@ N_VERIFIED = 4
 Float32 = npt.NDArray[np.float32]
 
 
-def run_ukb(n_subjects: int, limits: Limits, *, say: Say, preset: str = PRESET) -> list[Row]:
+def run_ukb(
+    n_subjects: int, limits: Limits, *, say: Say, preset: str = PRESET
+) -> tuple[list[Row], list[Row]]:
     """Verify the first subjects, then time PASSES over a temporary file of ``n_subjects``.
 
     Returns:
-        One row, op ``stream``, with rates and the parts of the time and of the limits; none
-        where the results were wrong, which raises.
-
-    Raises:
-        FloatingPointError: contrasts are off by more than float32's tolerance.
+        One row, op ``stream``, with rates and the parts of the time and of the limits, and
+        none left out; or none, and one left out because its contrasts were wrong.
     """
+    who = {"case": CASE, "op": "stream", "impl": "dtwin-cpu"}
     spec = PRESETS[preset]
     twin = make_twin(spec)
     inputs, projection = _tasks(twin)
@@ -62,7 +62,8 @@ def run_ukb(n_subjects: int, limits: Limits, *, say: Say, preset: str = PRESET) 
         first = next(read_chunks(path, N_VERIFIED, spec.n_edges)).copy()
         error = _rel_err(twin, first, inputs, projection)
         if not error <= MAX_REL_ERR["float32"]:
-            raise FloatingPointError(f"{CASE}: contrasts are off by {error:.2e}; not timed")
+            reason = f"relative error {error:.2e} of the contrasts: not timed"
+            return [], [who | {"refused": True, "reason": reason}]
         disk_s = min(_read_through(path, spec.n_edges) for _ in range(PASSES))
         say(f"{CASE}: timing")
         passes: list[dict[str, float]] = []
@@ -78,37 +79,30 @@ def run_ukb(n_subjects: int, limits: Limits, *, say: Say, preset: str = PRESET) 
     middle = passes[int(np.argsort(totals)[len(totals) // 2])]
     flop = n_subjects * (hyper_flop(spec) + _rollout_flop(spec, inputs, projection))
     n_bytes = 4 * n_subjects * spec.n_edges
-    return [
-        {
-            "case": CASE,
-            "op": "stream",
-            "impl": "dtwin-cpu",
-            "S": n_subjects,
-            "rel_err": error,
-            "verified_subjects": len(first),
-            "median_s": median,
-            "min_s": min(totals),
-            "q1_s": q1,
-            "q3_s": q3,
-            "repeats": PASSES,
-            "ratio_to_best_peer": None,
-            "gflops": flop / median / 1e9,
-            "percent_sgemm": 100 * flop / median / limits.sgemm_flops,
-            "percent_l2": None,
-            "percent_copy": 100 * n_bytes / median / limits.copy_bytes_s,
-            "peak_bytes": peak,
-            "subjects_per_s": n_subjects / median,
-            "edge_bytes_per_s": n_bytes / median,
-            "percent_of_disk_limit": 100 * disk_s / median,
-            "percent_of_sgemm_limit": 100
-            * (n_subjects * hyper_flop(spec) / limits.sgemm_flops)
-            / middle["personalize"],
-            **{
-                f"percent_{name}": 100 * part / sum(middle.values())
-                for name, part in middle.items()
-            },
-        }
-    ]
+    hyper_s = n_subjects * hyper_flop(spec) / limits.sgemm_flops
+    row: Row = {
+        "S": n_subjects,
+        "rel_err": error,
+        "verified_subjects": len(first),
+        "median_s": median,
+        "min_s": min(totals),
+        "q1_s": q1,
+        "q3_s": q3,
+        "repeats": PASSES,
+        "ratio_to_best_peer": None,
+        "gflops": flop / median / 1e9,
+        "percent_sgemm": 100 * flop / median / limits.sgemm_flops,
+        "percent_l2": None,
+        "percent_copy": 100 * n_bytes / median / limits.copy_bytes_s,
+        "peak_bytes": peak,
+        "subjects_per_s": n_subjects / median,
+        "edge_bytes_per_s": n_bytes / median,
+        # Were reading all there is to do, and were the hypernetwork one large product.
+        "percent_of_disk_limit": 100 * disk_s / median,
+        "percent_of_sgemm_limit": 100 * hyper_s / middle["personalize"],
+    }
+    shares = {f"percent_{part}": 100 * s / sum(middle.values()) for part, s in middle.items()}
+    return [who | row | shares], []
 
 
 def make_twin(spec: TwinSpec) -> Twin:
@@ -118,12 +112,11 @@ def make_twin(spec: TwinSpec) -> Twin:
     def normal(*shape: int, scale: float) -> Float32:
         return np.float32(scale) * rng.standard_normal(shape, dtype=np.float32)
 
-    # The last layer's scale gives an RNN whose states neither die out nor blow up.
+    # Hidden units of the hypernetwork come out near 0.2, so w_hh near 0.7 / sqrt(H): stable.
     sizes = layer_sizes(spec)
-    scales = [*(1 / np.sqrt(n_in) for n_in, _ in sizes[:-1]), 0.5 / np.sqrt(spec.n_hidden)]
-    scales[-1] /= np.sqrt(sizes[-1][0])
+    scales = [1.0 for _ in sizes[:-1]] + [5 / np.sqrt(spec.n_hidden)]
     layers = tuple(
-        Layer(normal(n_out, n_in, scale=scale), normal(n_out, scale=0.01))
+        Layer(normal(n_out, n_in, scale=scale / np.sqrt(n_in)), normal(n_out, scale=0.01))
         for (n_in, n_out), scale in zip(sizes, scales, strict=True)
     )
     schedules = {name: task.make_schedule(0) for name, task in TASKS.items()}
@@ -151,7 +144,7 @@ def hyper_flop(spec: TwinSpec) -> float:
 
 def write_edges(path: Path, n_subjects: int, n_edges: int) -> None:
     """(S,E) float32 Pearson r, CHUNK subjects at a time, on the disk when it returns."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)  # not the twin's, or edges would be its weights
     with path.open("wb") as file:
         for start in range(0, n_subjects, CHUNK):
             shape = (min(CHUNK, n_subjects - start), n_edges)
@@ -165,7 +158,7 @@ def read_chunks(path: Path, size: int, n_edges: int) -> Iterator[Float32]:
     buffer = np.empty((size, n_edges), np.float32)
     with path.open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        while n_bytes := _fill(file, memoryview(buffer).cast("B")):
+        while n_bytes := _fill(file, buffer.data.cast("B")):
             yield buffer[: n_bytes // (4 * n_edges)]
 
 
@@ -233,11 +226,12 @@ def _rel_err(twin: Twin, edges: Float32, inputs: Float32, projection: Float32) -
         h = (mish(h) if i else h) @ layer.weight.T.astype(np.float64) + layer.bias
     weights = RNNWeights.from_flat(h, twin.spec)
     wanted = _contrasts(twin, weights, inputs, projection, backend="reference", precision="float64")
-    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+    error: float = np.abs(found - wanted).max() / np.abs(wanted).max()
+    return float(error)
 
 
 def _rollout_flop(spec: TwinSpec, inputs: Float32, projection: Float32) -> float:
     n_sequences, n_steps, n_inputs = inputs.shape
     steps = n_steps * spec.n_hidden * (n_inputs + spec.n_hidden)
     read = projection.shape[1] * spec.n_hidden * (n_steps + spec.n_outputs)
-    return 2.0 * n_sequences * (steps + read)
+    return float(2 * n_sequences * (steps + read))

@@ -164,6 +164,11 @@ def test_version(run: Run) -> None:
         ["demo", "--people", "19"],
         ["demo", "--steps", "1.5"],
         ["doctor", "--all"],
+        ["bench", "--cases", "paint"],
+        ["bench", "--cases", ""],
+        ["bench", "--peers", "jax,numpy"],
+        ["bench", "--seconds", "0"],
+        ["bench", "--ukb-subjects", "0"],
     ],
     ids=" ".join,
 )
@@ -218,7 +223,7 @@ def test_doctor_knows_the_extras_of_the_package() -> None:
     extras = {
         extra: tuple(entry.split(">=")[0].split("==")[0] for entry in entries)
         for extra, entries in project["optional-dependencies"].items()
-        if extra not in ("demo", "test", "dev")
+        if extra not in ("demo", "test", "bench", "dev")
     }
     assert extras == EXTRAS
 

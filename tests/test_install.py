@@ -87,7 +87,8 @@ def run(*words: str | Path) -> Completed:
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    for name in ("__init__.py", "py.typed", "kernels/__init__.py", "export/__init__.py"):
+    for name in ("__init__.py", "py.typed", "kernels/__init__.py", "export/__init__.py",
+                 "benchmarks/suite.py", "benchmarks/limits.cpp"):  # fmt: skip
         assert f"dtwin_fast/{name}" in names
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "dtwin_fast").rglob("*.py")}
     assert package <= set(names)
@@ -97,7 +98,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"dtwin_fast"}
     endings = {Path(name).suffix for name in names if name.startswith("dtwin_fast/")}
-    assert endings == {".py", ".pyi", ".typed", ".so"}
+    assert endings == {".py", ".pyi", ".typed", ".so", ".cpp"}
+    assert [name for name in names if name.endswith(".cpp")] == ["dtwin_fast/benchmarks/limits.cpp"]
 
 
 def test_the_wheel_needs_numpy_alone(wheel: Path) -> None:
@@ -156,11 +158,12 @@ def test_dtwin_doctor_names_what_is_missing(python: Path) -> None:
     ("words", "extra"),
     [
         (["demo", "--out", "{out}"], "demo"),
+        (["bench"], "bench"),
         (["train", "{out}/cohort", "--out", "{out}/model"], "torch"),
         (["simulate", "--out", "{out}", "--people", "3", "--n-regions", "16"], "neuro"),
         (["predict", "{in}/model", "{in}/x.pconn.nii", "--out", "{out}"], "neuro"),
     ],
-    ids=["demo", "train", "simulate", "predict CIFTI"],
+    ids=["demo", "bench", "train", "simulate", "predict CIFTI"],
 )
 def test_a_missing_extra_is_one_line_with_the_way_out(
     python: Path, inputs: Path, tmp_path: Path, words: list[str], extra: str

@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(
-    path for folder in ("dtwin_fast", "kernels", "export") for path in (ROOT / folder).rglob("*.py")
+    path
+    for folder in ("dtwin_fast", "kernels", "export", "benchmarks")
+    for path in (ROOT / folder).rglob("*.py")
 )
 PICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 UNSAFE_CALLS = {
@@ -23,7 +25,10 @@ UNSAFE_CALLS = {
     "exec",
     "yaml.load",
 }
-HEAVY = ("torch", "nilearn", "pandas", "scipy", "h5py", "nibabel", "xarray", "sklearn", "tqdm")
+HEAVY = (
+    *("torch", "nilearn", "pandas", "scipy", "h5py", "nibabel", "xarray", "sklearn", "tqdm"),
+    *("jax", "onnx", "onnxruntime"),
+)
 
 
 def faults(source: str) -> list[str]:
@@ -103,6 +108,7 @@ def loaded_after(statement: str) -> set[str]:
         "import dtwin_fast.tasks.design",
         "import dtwin_fast.cohort_files, dtwin_fast.prediction_files",
         "import dtwin_fast.kernels, dtwin_fast.export",
+        "import dtwin_fast.benchmarks.suite, dtwin_fast.benchmarks.report",
         "from dtwin_fast.commands.doctor import examine; examine()",
     ],
 )

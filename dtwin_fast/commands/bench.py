@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 from ..benchmarks.cases import CASES
 from ..benchmarks.peers import DEFAULT_PEERS, PEERS
-from ..errors import DTwinInputError
+from ..errors import DTwinInputError, MissingExtraError
 from ..prediction_files import write_json
 from .options import integer
 
@@ -49,9 +50,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ukb-subjects",
         type=integer(1),
-        default=512,
+        default=256,
         metavar="N",
-        help="subjects on disk for the case ukb (default 512)",
+        help="subjects on disk for the case ukb (default 256)",
     )
     parser.add_argument(
         "--no-memory",
@@ -67,6 +68,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the cases; the file is written anew after each of them."""
     _check_writable(args.json)
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("torch", "bench", "dtwin bench")
     from ..benchmarks.limits import Limits
     from ..benchmarks.machine import examine
     from ..benchmarks.report import HEADER, as_line
@@ -101,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         done=done,
     )
     if UKB in args.cases:
-        done(run_ukb(args.ukb_subjects, limits, say=_say), [])
+        done(*run_ukb(args.ukb_subjects, limits, say=_say))
     if args.json == "-":
         print(json.dumps(results, indent=1, allow_nan=False))
     return EXIT_REFUSED if any(row["refused"] for row in results["left_out"]) else 0
