@@ -309,10 +309,21 @@ def test_a_slow_peer_runs_on_fewer_subjects_and_its_row_says_so(
     assert "note" not in by_impl["dtwin-cpu"]
     peers = [row for impl, row in by_impl.items() if impl.startswith("torch-")]
     assert [row["S"] for row in peers] == [5, 5]
-    assert all(row["note"].startswith("5 of 40 subjects: all would take") for row in peers)
+    assert all(row["note"].startswith("5 of 40 subjects: all might take") for row in peers)
     best = min(row["median_s"] / 5 for row in peers)
     mine = by_impl["dtwin-cpu"]
     assert mine["ratio_to_best_peer"] == pytest.approx(best / (mine["median_s"] / 40))
+
+
+def test_memory_that_a_trial_may_not_show_cuts_a_peer_down_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = replace(TINY["rnn"], S=40)
+    worst = 40 * 12 * 4 * 8 * 8  # S, T, bytes of w_hh
+    for available, n_subjects in ((2 * worst - 2, {5}), (2**40, {40})):
+        monkeypatch.setattr(suite, "available_bytes", lambda n=available: n)
+        rows, _ = run_suite(case, "fwd_bwd", ("torch",))
+        assert {row["S"] for row in rows if row["impl"].startswith("torch-")} == n_subjects
 
 
 def test_bfloat16_is_timed_where_the_engine_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
