@@ -28,7 +28,9 @@ def variants(case: Case, op: str) -> dict[str, Prepare]:
 def _prepare(problem: Problem, *, op: str) -> Call:
     import torch
 
-    forward = torch.compile(unbound, dynamic=False)
+    # Past so many sizes of one function torch would quietly run it eagerly.
+    torch.compiler.reset()
+    forward = torch.compile(unbound, dynamic=False, fullgraph=True)
     call = prepare_torch(problem, op=op, forward=forward)
     call.run()  # compiles
     return call
