@@ -52,7 +52,8 @@ typedef enum dtwin_status {
     DTWIN_ERROR_THREADS = 9,   /* n_threads is outside 0..DTWIN_MAX_THREADS */
     DTWIN_ERROR_MEMORY = 10,   /* the workspace could not be allocated */
     DTWIN_ERROR_ISA = 11,      /* DTWIN_ISA names an instruction set that cannot run here */
-    DTWIN_ERROR_WEIGHTS = 12   /* weights is not a dtwin_weights, or does not go with dtype */
+    DTWIN_ERROR_WEIGHTS = 12,  /* weights is not a dtwin_weights, or does not go with dtype */
+    DTWIN_ERROR_OVERLAP = 13   /* a result shares memory with another array */
 } dtwin_status;
 
 #define DTWIN_MAX_THREADS 1024
@@ -98,7 +99,8 @@ typedef struct dtwin_rollout_params {
     const void* projection;             /* [dtype] B x [K, T]; NULL = none */
     int64_t projection_sequence_stride; /* 0 = one projection for all sequences */
 
-    /* Results, every element of which is written. */
+    /* Results, every element of which is written. None may overlap another array; a strided
+     * array counts with its gaps. */
     void* outputs;     /* [dtype] [S, B, T, O], or [S, B, K, O] = projection @ outputs */
     void* states;      /* [dtype] [S, B, T, H]; NULL = not wanted */
     void* h_final;     /* [dtype] [S, B, H] */
@@ -110,7 +112,8 @@ typedef struct dtwin_rollout_params {
 DTWIN_API int dtwin_rollout(const dtwin_rollout_params* params);
 
 /* Zero it, set struct_size = sizeof(dtwin_rollout_vjp_params), fill in the rest. All arrays here
- * are [dtype] and dense; every element of the results is written. */
+ * are [dtype] and dense; every element of the results is written, and none may overlap another
+ * array. */
 typedef struct dtwin_rollout_vjp_params {
     uint32_t struct_size;
     dtwin_rollout_params rollout; /* the rollout, its own struct_size set; its results are not

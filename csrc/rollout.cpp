@@ -26,21 +26,79 @@ bool has_second_state(int32_t cell) { return cell == DTWIN_LSTM; }
 
 size_t item_bytes(int32_t dtype) { return dtype == DTWIN_FLOAT64 ? sizeof(double) : sizeof(float); }
 
-// Does an array of outer blocks of `rows` x `columns` elements, `stride` elements apart, fit into
-// the address space? All arguments are >= 0.
-bool fits(int64_t outer, int64_t stride, int64_t rows, int64_t columns, size_t bytes) {
-    int64_t block = 0, span = 0, last = 0;
-    if (__builtin_mul_overflow(rows, columns, &block)) return false;
-    if (__builtin_mul_overflow(std::max<int64_t>(outer - 1, 0), stride, &span)) return false;
-    if (__builtin_add_overflow(span, block, &last)) return false;
-    return last <= PTRDIFF_MAX / static_cast<int64_t>(bytes);
-}
+// One axis of an array: packed ones lie densely around what is inside them.
+struct Axis {
+    int64_t size;
+    int64_t stride;
+};
+constexpr int64_t kPacked = -1;
 
-bool fits_dense(int64_t outer, int64_t rows, int64_t columns, size_t bytes) {
-    int64_t block = 0;
-    return !__builtin_mul_overflow(rows, columns, &block) &&
-           fits(outer, block, rows, columns, bytes);
-}
+// The arrays of one call: whether each fits into the address space, and whether a result shares
+// memory with another array.
+class Arrays {
+  public:
+    explicit Arrays(size_t item_bytes) : item_bytes_(item_bytes) {}
+
+    // Axes come from the outermost to the innermost; their sizes are >= 0. `data` may be null.
+    void read(const void* data, std::initializer_list<Axis> axes) {
+        add(data, axes, item_bytes_, false);
+    }
+    void write(const void* data, std::initializer_list<Axis> axes) {
+        add(data, axes, item_bytes_, true);
+    }
+    void write_bytes(const void* data, int64_t size) { add(data, {{size, kPacked}}, 1, true); }
+
+    bool fit() const { return fit_; }
+
+    // Strided arrays count from their first element to their last, gaps included.
+    bool overlap() const {
+        for (int i = 0; i < count_; ++i) {
+            for (int j = 0; j < i; ++j) {
+                const bool apart =
+                    spans_[i].end <= spans_[j].begin || spans_[j].end <= spans_[i].begin;
+                if (!apart && (spans_[i].written || spans_[j].written)) return true;
+            }
+        }
+        return false;
+    }
+
+  private:
+    struct Span {
+        uintptr_t begin, end;
+        bool written;
+    };
+
+    void add(const void* data, std::initializer_list<Axis> axes, size_t item_bytes, bool written) {
+        int64_t elements = 1, bytes = 0;
+        for (const Axis* axis = axes.end(); axis != axes.begin();) {
+            --axis;
+            int64_t gap = 0;
+            const bool overflow = axis->stride == kPacked
+                                      ? __builtin_mul_overflow(elements, axis->size, &elements)
+                                      : __builtin_mul_overflow(std::max<int64_t>(axis->size - 1, 0),
+                                                               axis->stride, &gap) ||
+                                            __builtin_add_overflow(elements, gap, &elements);
+            if (overflow) {
+                fit_ = false;
+                return;
+            }
+        }
+        const auto begin = reinterpret_cast<uintptr_t>(data);
+        uintptr_t end = 0;
+        if (__builtin_mul_overflow(elements, static_cast<int64_t>(item_bytes), &bytes) ||
+            __builtin_add_overflow(begin, bytes, &end)) {
+            fit_ = false;
+        } else if (data) {
+            spans_[count_++] = {begin, end, written};
+        }
+    }
+
+    static constexpr int kMost = 24;  // of the gradients of an LSTM: 15 read, 9 written
+    Span spans_[kMost];
+    int count_ = 0;
+    const size_t item_bytes_;
+    bool fit_ = true;
+};
 
 int check_sizes(const dtwin_rollout_params& p) {
     const int64_t positive[] = {p.n_sequences, p.n_steps, p.n_inputs, p.n_hidden, p.n_outputs};
@@ -65,30 +123,59 @@ int check_sizes(const dtwin_rollout_params& p) {
     return DTWIN_OK;
 }
 
-int check_extents(const dtwin_rollout_params& p) {
-    const size_t bytes = item_bytes(p.dtype);
-    const int64_t subjects = p.n_subjects;
-    int64_t gates = 0, sequences = 0, inputs = 0, input_span = 0;
-    if (__builtin_mul_overflow(p.n_hidden, n_gates(p.cell), &gates) ||
-        __builtin_mul_overflow(std::max<int64_t>(subjects, 1), p.n_sequences, &sequences) ||
-        __builtin_mul_overflow(p.n_steps, p.n_inputs, &inputs) ||
-        __builtin_mul_overflow(p.n_sequences - 1, p.inputs_sequence_stride, &input_span) ||
-        __builtin_add_overflow(input_span, inputs, &input_span)) {
-        return DTWIN_ERROR_OVERFLOW;
+// The arrays that a rollout and its gradients read.
+void add_problem(const dtwin_rollout_params& p, int64_t gates, Arrays* arrays) {
+    const int64_t S = p.n_subjects, B = p.n_sequences, H = p.n_hidden;
+    arrays->read(p.w_ih, {{S, p.w_ih_stride}, {gates, kPacked}, {p.n_inputs, kPacked}});
+    arrays->read(p.w_hh, {{S, p.w_hh_stride}, {gates, kPacked}, {H, kPacked}});
+    arrays->read(p.b_ih, {{S, p.b_ih_stride}, {gates, kPacked}});
+    arrays->read(p.b_hh, {{S, p.b_hh_stride}, {gates, kPacked}});
+    arrays->read(p.w_out, {{S, p.w_out_stride}, {p.n_outputs, kPacked}, {H, kPacked}});
+    arrays->read(p.b_out, {{S, p.b_out_stride}, {p.n_outputs, kPacked}});
+    arrays->read(p.inputs, {{S, p.inputs_subject_stride},
+                            {B, p.inputs_sequence_stride},
+                            {p.n_steps, kPacked},
+                            {p.n_inputs, kPacked}});
+    arrays->read(
+        p.projection,
+        {{B, p.projection_sequence_stride}, {p.n_projected, kPacked}, {p.n_steps, kPacked}});
+    arrays->read(p.h0, {{S, kPacked}, {B, kPacked}, {H, kPacked}});
+    if (has_second_state(p.cell)) {
+        arrays->read(p.c0, {{S, kPacked}, {B, kPacked}, {H, kPacked}});
     }
-    const int64_t rows = p.projection ? p.n_projected : p.n_steps;
-    const bool all_fit =
-        fits(subjects, p.w_ih_stride, gates, p.n_inputs, bytes) &&
-        fits(subjects, p.w_hh_stride, gates, p.n_hidden, bytes) &&
-        fits(subjects, p.b_ih_stride, gates, 1, bytes) &&
-        fits(subjects, p.b_hh_stride, gates, 1, bytes) &&
-        fits(subjects, p.w_out_stride, p.n_outputs, p.n_hidden, bytes) &&
-        fits(subjects, p.b_out_stride, p.n_outputs, 1, bytes) &&
-        fits(subjects, p.inputs_subject_stride, input_span, 1, bytes) &&
-        fits(p.n_sequences, p.projection_sequence_stride, p.n_projected, p.n_steps, bytes) &&
-        fits_dense(sequences, rows, p.n_outputs, bytes) &&
-        fits_dense(sequences, p.states ? p.n_steps : 1, p.n_hidden, bytes);
-    return all_fit ? DTWIN_OK : DTWIN_ERROR_OVERFLOW;
+}
+
+int64_t output_rows(const dtwin_rollout_params& p) {
+    return p.projection ? p.n_projected : p.n_steps;
+}
+
+void add_results(const dtwin_rollout_params& p, Arrays* arrays) {
+    const Axis S{p.n_subjects, kPacked}, B{p.n_sequences, kPacked}, H{p.n_hidden, kPacked};
+    arrays->write(p.outputs, {S, B, {output_rows(p), kPacked}, {p.n_outputs, kPacked}});
+    if (p.states) arrays->write(p.states, {S, B, {p.n_steps, kPacked}, H});
+    arrays->write(p.h_final, {S, B, H});
+    if (has_second_state(p.cell)) arrays->write(p.c_final, {S, B, H});
+    arrays->write_bytes(p.diverged, p.n_subjects);
+}
+
+void add_gradients(const dtwin_rollout_vjp_params& g, int64_t n_gates, Arrays* arrays) {
+    const dtwin_rollout_params& p = g.rollout;
+    const Axis S{p.n_subjects, kPacked}, B{p.n_sequences, kPacked}, H{p.n_hidden, kPacked};
+    const Axis I{p.n_inputs, kPacked}, O{p.n_outputs, kPacked}, gates{n_gates, kPacked};
+    if (g.states) arrays->read(g.states, {S, B, {p.n_steps, kPacked}, H});
+    arrays->read(g.d_outputs, {S, B, {output_rows(p), kPacked}, O});
+    if (g.d_states) arrays->read(g.d_states, {S, B, {p.n_steps, kPacked}, H});
+    arrays->read(g.d_h_final, {S, B, H});
+    if (has_second_state(p.cell)) arrays->read(g.d_c_final, {S, B, H});
+    arrays->write(g.d_w_ih, {S, gates, I});
+    arrays->write(g.d_w_hh, {S, gates, H});
+    arrays->write(g.d_b_ih, {S, gates});
+    arrays->write(g.d_b_hh, {S, gates});
+    arrays->write(g.d_w_out, {S, O, H});
+    arrays->write(g.d_b_out, {S, O});
+    arrays->write(g.d_inputs, {S, B, {p.n_steps, kPacked}, I});
+    arrays->write(g.d_h0, {S, B, H});
+    if (has_second_state(p.cell)) arrays->write(g.d_c0, {S, B, H});
 }
 
 int check_pointers(const dtwin_rollout_params& p, std::initializer_list<const void*> required,
@@ -119,20 +206,6 @@ int check_result_pointers(const dtwin_rollout_params& p) {
     return check_pointers(p, {p.outputs, p.h_final}, {p.states, p.c_final});
 }
 
-int check_gradient_extents(const dtwin_rollout_vjp_params& g) {
-    const dtwin_rollout_params& p = g.rollout;
-    const size_t bytes = item_bytes(p.dtype);
-    const int64_t gates = p.n_hidden * n_gates(p.cell);
-    const int64_t sequences = p.n_subjects * p.n_sequences;
-    const bool all_fit =
-        fits_dense(p.n_subjects, gates, p.n_inputs, bytes) &&
-        fits_dense(p.n_subjects, gates, p.n_hidden, bytes) &&
-        fits_dense(p.n_subjects, p.n_outputs, p.n_hidden, bytes) &&
-        fits_dense(sequences, p.n_steps, p.n_inputs, bytes) &&
-        fits_dense(sequences, g.states || g.d_states ? p.n_steps : 1, p.n_hidden, bytes);
-    return all_fit ? DTWIN_OK : DTWIN_ERROR_OVERFLOW;
-}
-
 int check_gradient_pointers(const dtwin_rollout_vjp_params& g) {
     if (has_second_state(g.rollout.cell) && !g.d_c0) return DTWIN_ERROR_NULL;
     return check_pointers(g.rollout,
@@ -141,7 +214,8 @@ int check_gradient_pointers(const dtwin_rollout_vjp_params& g) {
                           {g.states, g.d_states, g.d_h_final, g.d_c_final, g.d_c0});
 }
 
-int check_problem(const dtwin_rollout_params& p) {
+// Everything but the arrays; the rows of the gates are written to `gates`.
+int check_problem(const dtwin_rollout_params& p, int64_t* gates) {
     if (p.struct_size != sizeof(dtwin_rollout_params)) return DTWIN_ERROR_VERSION;
     if (p.cell < DTWIN_RNN || p.cell > DTWIN_LSTM) return DTWIN_ERROR_CELL;
     if (p.dtype < DTWIN_FLOAT32 || p.dtype > DTWIN_FLOAT64) return DTWIN_ERROR_DTYPE;
@@ -151,8 +225,8 @@ int check_problem(const dtwin_rollout_params& p) {
     }
     if (p.weights == DTWIN_WEIGHTS_BFLOAT16 && p.dtype != DTWIN_FLOAT32) return DTWIN_ERROR_WEIGHTS;
     if (int status = check_sizes(p)) return status;
-    if (int status = check_extents(p)) return status;
-    return p.n_subjects ? check_problem_pointers(p) : DTWIN_OK;
+    const bool overflow = __builtin_mul_overflow(p.n_hidden, n_gates(p.cell), gates);
+    return overflow ? DTWIN_ERROR_OVERFLOW : DTWIN_OK;
 }
 
 int64_t wanted_threads(const dtwin_rollout_params& p) {
@@ -216,16 +290,33 @@ int run_items(int64_t n_items, int64_t n_threads, size_t bytes, Run run) {
 
 int check_rollout(const dtwin_rollout_params* params) {
     if (!params) return DTWIN_ERROR_NULL;
-    if (int status = check_problem(*params)) return status;
-    return params->n_subjects ? check_result_pointers(*params) : DTWIN_OK;
+    const dtwin_rollout_params& p = *params;
+    int64_t gates = 0;
+    if (int status = check_problem(p, &gates)) return status;
+    Arrays arrays(item_bytes(p.dtype));
+    add_problem(p, gates, &arrays);
+    add_results(p, &arrays);
+    if (!arrays.fit()) return DTWIN_ERROR_OVERFLOW;
+    if (p.n_subjects == 0) return DTWIN_OK;
+    if (int status = check_problem_pointers(p)) return status;
+    if (int status = check_result_pointers(p)) return status;
+    return arrays.overlap() ? DTWIN_ERROR_OVERLAP : DTWIN_OK;
 }
 
 int check_rollout_vjp(const dtwin_rollout_vjp_params* params) {
     if (!params) return DTWIN_ERROR_NULL;
     if (params->struct_size != sizeof(dtwin_rollout_vjp_params)) return DTWIN_ERROR_VERSION;
-    if (int status = check_problem(params->rollout)) return status;
-    if (int status = check_gradient_extents(*params)) return status;
-    return params->rollout.n_subjects ? check_gradient_pointers(*params) : DTWIN_OK;
+    const dtwin_rollout_params& p = params->rollout;
+    int64_t gates = 0;
+    if (int status = check_problem(p, &gates)) return status;
+    Arrays arrays(item_bytes(p.dtype));
+    add_problem(p, gates, &arrays);
+    add_gradients(*params, gates, &arrays);
+    if (!arrays.fit()) return DTWIN_ERROR_OVERFLOW;
+    if (p.n_subjects == 0) return DTWIN_OK;
+    if (int status = check_problem_pointers(p)) return status;
+    if (int status = check_gradient_pointers(*params)) return status;
+    return arrays.overlap() ? DTWIN_ERROR_OVERLAP : DTWIN_OK;
 }
 
 int run_rollout(const dtwin_rollout_params& params) {
@@ -320,6 +411,8 @@ const char* dtwin_strerror(int status) {
         case DTWIN_ERROR_WEIGHTS:
             return "weights is not a dtwin_weights, or is bfloat16 with arrays that are not "
                    "float32";
+        case DTWIN_ERROR_OVERLAP:
+            return "a result overlaps another array";
         default:
             return "unknown status";
     }

@@ -196,6 +196,37 @@ static int numbers_of(int cell, int dtype, int projected) {
     return 0;
 }
 
+/* Addresses 2^59 bytes apart, so that enormous arrays do not overlap; never to be read. */
+static void *address(int n) { return (void *)((uintptr_t)n << 59); }
+
+static void scatter(dtwin_rollout_params *p) {
+    p->w_ih = address(1);
+    p->w_hh = address(2); /* 2^60 bytes */
+    p->b_ih = address(5);
+    p->b_hh = address(6);
+    p->w_out = address(7);
+    p->b_out = address(8);
+    p->inputs = address(9);
+    p->h0 = address(10);
+    p->c0 = address(11);
+    p->outputs = address(12);
+    p->h_final = address(13);
+    p->c_final = address(14);
+}
+
+static void scatter_vjp(dtwin_rollout_vjp_params *g) {
+    scatter(&g->rollout);
+    g->d_w_hh = address(16); /* 3 * 2^60 bytes */
+    g->d_outputs = address(22);
+    g->d_w_ih = address(23);
+    g->d_b_ih = address(24);
+    g->d_b_hh = address(25);
+    g->d_w_out = address(26);
+    g->d_inputs = address(27);
+    g->d_h0 = address(28);
+    g->d_c0 = address(29);
+}
+
 /* Each misuse starts from a good problem; the results must stay as they were. */
 #define MISUSE(name, change)                                                            \
     do {                                                                                \
@@ -241,7 +272,17 @@ static int misuses(void) {
     MISUSE("no_projection", p.n_projected = 2);
     MISUSE("empty_projection", p.projection = p.inputs);
     MISUSE("misaligned", p.w_hh = (const char *)p.w_hh + 1);
-    MISUSE("workspace", (p.n_hidden = (int64_t)1 << 28, p.states = NULL));
+    MISUSE("outputs_at_the_end_of_memory", p.outputs = (void *)(UINTPTR_MAX - 63));
+    MISUSE("outputs_over_inputs", p.outputs = (void *)p.inputs);
+    MISUSE("outputs_over_weights", p.outputs = (float *)p.w_hh + S * 4 * H * H - 1);
+    MISUSE("outputs_over_gaps", (p.w_out_stride = 4096, p.outputs = (float *)p.w_out + 2048));
+    MISUSE("outputs_over_projection", (p.projection = p.outputs, p.n_projected = 2));
+    MISUSE("h_final_over_h0", p.h_final = (void *)p.h0);
+    MISUSE("c_final_over_c0", p.c_final = (float *)p.c0 + 1);
+    MISUSE("states_over_outputs", p.states = (float *)p.outputs + S * B * T * O - 1);
+    MISUSE("h_final_is_c_final", p.h_final = p.c_final);
+    MISUSE("diverged_in_states", p.diverged = (uint8_t *)p.states + 1);
+    MISUSE("workspace", (p.n_hidden = (int64_t)1 << 28, p.states = NULL, scatter(&p)));
     MISUSE("no_subjects", p.n_subjects = 0);
     printf("null %d 1 %s\n", dtwin_rollout(NULL), dtwin_strerror(DTWIN_ERROR_NULL));
     printf("unknown 0 1 %s\n", dtwin_strerror(12345));
@@ -293,7 +334,14 @@ static int vjp_misuses(void) {
     VJP_MISUSE("no_d_h0", p.d_h0 = NULL);
     VJP_MISUSE("no_d_c0", p.d_c0 = NULL);
     VJP_MISUSE("misaligned", p.d_w_hh = (char *)p.d_w_hh + 1);
-    VJP_MISUSE("workspace", p.rollout.n_hidden = (int64_t)1 << 28);
+    VJP_MISUSE("d_outputs_over_result", p.d_w_ih = (void *)p.d_outputs);
+    VJP_MISUSE("d_inputs_over_inputs", p.d_inputs = (void *)p.rollout.inputs);
+    VJP_MISUSE("d_w_hh_over_w_hh", p.d_w_hh = (float *)p.rollout.w_hh + S * 4 * H * H - 1);
+    VJP_MISUSE("d_b_ih_is_d_b_hh", p.d_b_ih = p.d_b_hh);
+    VJP_MISUSE("d_h0_over_d_c0", p.d_h0 = (float *)p.d_c0 + S * B * H - 1);
+    VJP_MISUSE("d_c0_over_c0", p.d_c0 = (void *)p.rollout.c0);
+    VJP_MISUSE("d_b_out_at_the_end_of_memory", p.d_b_out = (void *)(UINTPTR_MAX - 3));
+    VJP_MISUSE("workspace", (p.rollout.n_hidden = (int64_t)1 << 28, scatter_vjp(&p)));
     VJP_MISUSE("no_subjects", p.rollout.n_subjects = 0);
     printf("null %d 1 %s\n", dtwin_rollout_vjp(NULL), dtwin_strerror(DTWIN_ERROR_NULL));
     return 0;
@@ -342,6 +390,16 @@ WANTED_STATUS = {
     "no_projection": 7,
     "empty_projection": 4,
     "misaligned": 8,
+    "outputs_at_the_end_of_memory": 6,
+    "outputs_over_inputs": 12,
+    "outputs_over_weights": 12,
+    "outputs_over_gaps": 12,
+    "outputs_over_projection": 12,
+    "h_final_over_h0": 12,
+    "c_final_over_c0": 12,
+    "states_over_outputs": 12,
+    "h_final_is_c_final": 12,
+    "diverged_in_states": 12,
     "workspace": 10,
     "no_subjects": 0,
     "null": 7,
@@ -365,6 +423,13 @@ WANTED_VJP_STATUS = {
     "no_d_outputs": 7,
     **{f"no_d_{name}": 7 for name in (*WEIGHT_NAMES, "inputs", "h0", "c0")},
     "misaligned": 8,
+    "d_outputs_over_result": 12,
+    "d_inputs_over_inputs": 12,
+    "d_w_hh_over_w_hh": 12,
+    "d_b_ih_is_d_b_hh": 12,
+    "d_h0_over_d_c0": 12,
+    "d_c0_over_c0": 12,
+    "d_b_out_at_the_end_of_memory": 6,
     "workspace": 10,
     "no_subjects": 0,
     "null": 7,
@@ -495,7 +560,7 @@ def test_every_misuse_has_its_code_and_writes_nothing(program: Path) -> None:
     assert {name: int(status) for name, status, *_ in lines} == WANTED_STATUS
     assert all(untouched == "1" for _, _, untouched, _ in lines)
     texts = {status: text for _, status, _, text in lines if status != "0"}
-    assert len(set(texts.values())) == 10
+    assert len(set(texts.values())) == 11
 
 
 def test_isa_name_from_c(program: Path) -> None:
