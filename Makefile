@@ -13,9 +13,11 @@ PIP += $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=3.0" "cmake>=3.20" ninja
 ENGINE := CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 TYPED := build/typed/dtwin_fast
-CXX_FILES = $(shell find csrc benchmarks -name '*.h' -o -name '*.cpp')
+CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp')
+ENGINE_TESTS := $(addprefix tests/test_,rollout.py cells.py torch_op.py)
+PROGRAM_TESTS := $(addprefix tests/test_,c_api.py threads.py activations.py)
 
-.PHONY: demo test check format bench doctor clean
+.PHONY: demo test check format bench doctor asan tsan exhaustive aarch64 clean
 
 demo: $(VENV)/.demo  ## simulate, train, predict, print the table
 	$(BIN)/dtwin demo --out $(OUT)
@@ -44,6 +46,36 @@ bench: $(VENV)/.bench  ## time the engine beside torch, JAX and ONNX Runtime
 
 doctor: $(VENV)/.demo  ## what was built, what this machine offers
 	$(BIN)/dtwin doctor
+
+# A Python without the environment's start-up files, which would import the normal engine.
+BARE_PYTHON = $(shell $(BIN)/python -c 'import sys; print(sys._base_executable)')
+PACKAGES = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+PRELOAD = $(shell g++ -print-file-name=libasan.so):$(shell g++ -print-file-name=libstdc++.so)
+ASAN := address,undefined
+
+asan: $(VENV)/.test  ## programs of tests/cpp, then the Python tests of the engine, under ASan and UBSan
+	ASAN_OPTIONS=allocator_may_return_null=1 \
+	    DTWIN_CMAKE_OPTIONS=-DDTWIN_SANITIZE=$(ASAN) \
+	    $(BIN)/python -m pytest $(PROGRAM_TESTS)
+	$(PIP) --no-build-isolation --no-deps --upgrade --target build/asan/site \
+	    --config-settings=build-dir=build/asan --config-settings=cmake.define.DTWIN_SANITIZE=$(ASAN) .
+	# CPython and torch keep memory to the end, so leaks are looked for in the programs alone.
+	PATH=$(abspath $(BIN)):$$PATH PYTHONPATH=build/asan/site:$(PACKAGES) PYTHONSAFEPATH=1 \
+	    ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=0 LD_PRELOAD=$(PRELOAD) \
+	    $(BARE_PYTHON) -m pytest $(ENGINE_TESTS)
+
+tsan: $(VENV)/.test  ## concurrent calls under ThreadSanitizer
+	DTWIN_CMAKE_OPTIONS=-DDTWIN_SANITIZE=thread $(BIN)/python -m pytest tests/test_threads.py
+
+exhaustive: $(VENV)/.test  ## tanh and sigmoid of every float32, on every instruction set here
+	DTWIN_ACTIVATIONS_STRIDE=1 $(BIN)/python -m pytest -s tests/test_activations.py
+
+aarch64: $(VENV)/.test  ## the programs of tests/cpp for 64-bit Arm, under an emulator
+	@command -v aarch64-linux-gnu-g++ qemu-aarch64 >/dev/null || \
+	    { echo "Install the Debian packages g++-aarch64-linux-gnu and qemu-user." >&2; exit 1; }
+	DTWIN_CMAKE_OPTIONS=-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/aarch64-linux-gnu.cmake \
+	    DTWIN_EMULATOR="qemu-aarch64 -L /usr/aarch64-linux-gnu" DTWIN_ACTIVATIONS_STRIDE=9973 \
+	    $(BIN)/python -m pytest $(PROGRAM_TESTS)
 
 clean:  ## remove the environment and the build
 	rm -rf $(VENV) build

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from dtwin_fast._core import build_info
 from dtwin_fast.spec import PRESETS
 from dtwin_fast.tasks import TASKS
 from dtwin_fast.twin import Twin
@@ -41,6 +48,58 @@ def tolerances() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``native_isa``: every instruction set on which a program of build_program can run."""
+    if "native_isa" in metafunc.fixturenames:
+        emulated = "DTWIN_EMULATOR" in os.environ
+        metafunc.parametrize("native_isa", ["baseline"] if emulated else build_info()["isas"])
+
+
+def command(name: str) -> str:
+    """A build tool from this Python's environment or PATH; building from source needed it."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    found = shutil.which(name, path=path)
+    assert found, f"{name} is not on PATH; the engine cannot be built from source without it"
+    return found
+
+
+def run(*arguments: str | Path, **environment: str) -> str:
+    ran = subprocess.run(
+        arguments, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture(scope="session")
+def build_program(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Build a program of tests/cpp by its CMake target, with the engine's C library.
+
+    ``make asan``, ``tsan`` and ``aarch64`` put options of CMake into DTWIN_CMAKE_OPTIONS.
+    """
+    folder = tmp_path_factory.mktemp("programs")
+    run(
+        command("cmake"),
+        "-S",
+        ROOT,
+        "-B",
+        folder,
+        *os.environ.get("DTWIN_CMAKE_OPTIONS", "").split(),
+    )
+
+    def build(target: str) -> Path:
+        run(command("cmake"), "--build", folder, "--target", target)
+        return folder / target
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def run_program() -> Callable[..., str]:
+    """Run a program of build_program, through DTWIN_EMULATOR where that is set."""
+    return partial(run, *os.environ.get("DTWIN_EMULATOR", "").split())
 
 
 @pytest.fixture(scope="session")
