@@ -14,7 +14,7 @@ BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=3.0" "cmake>=3.20" ninja
 ENGINE := CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 TYPED := build/typed/dtwin_fast
 CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp')
-ENGINE_TESTS := $(addprefix tests/test_,rollout.py cells.py torch_op.py)
+ENGINE_TESTS := $(addprefix tests/test_,rollout.py bad_rollouts.py determinism.py cells.py torch_op.py)
 PROGRAM_TESTS := $(addprefix tests/test_,c_api.py threads.py activations.py)
 
 .PHONY: demo test check format bench doctor asan tsan exhaustive aarch64 clean
@@ -61,6 +61,7 @@ asan: $(VENV)/.test  ## programs of tests/cpp, then the Python tests of the engi
 	    --config-settings=build-dir=build/asan --config-settings=cmake.define.DTWIN_SANITIZE=$(ASAN) .
 	# CPython and torch keep memory to the end, so leaks are looked for in the programs alone.
 	PATH=$(abspath $(BIN)):$$PATH PYTHONPATH=build/asan/site:$(PACKAGES) PYTHONSAFEPATH=1 \
+	    DTWIN_CONFIGURATIONS=100 \
 	    ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=0 LD_PRELOAD=$(PRELOAD) \
 	    $(BARE_PYTHON) -m pytest $(ENGINE_TESTS)
 

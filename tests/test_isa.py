@@ -24,7 +24,7 @@ np.save(sys.argv[1], r.outputs)
 
 
 def run(isa: str, *args: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "DTWIN_ISA": isa}
+    environment = {**os.environ, "DTWIN_ISA": isa, "DTWIN_CONFIGURATIONS": "60"}
     return subprocess.run(
         [sys.executable, *args], env=environment, capture_output=True, text=True, check=False
     )
@@ -40,7 +40,8 @@ def test_the_widest_is_taken():
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", build_info()["isas"])
 def test_the_engine_tests_pass(isa):
-    tests = [str(TESTS / name) for name in ("test_cells.py", "test_rollout.py")]
+    names = ("test_cells.py", "test_rollout.py", "test_determinism.py")
+    tests = [str(TESTS / name) for name in names]
     options = ["-q", "-x", "-p", "no:cacheprovider", "-k", "not gradcheck"]
     done = run(isa, "-m", "pytest", *options, *tests)
     assert done.returncode == 0, done.stdout[-3000:]

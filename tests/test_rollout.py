@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dtwin_fast import _core
 from dtwin_fast.backends import BACKENDS, NOT_BUILT, VJPS
@@ -79,53 +77,7 @@ def with_arrays(weights: RNNWeights, change: Any) -> RNNWeights:
     return RNNWeights(weights.cell, *(change(getattr(weights, name)) for name in WEIGHT_NAMES))
 
 
-# --- the same bits -----------------------------------------------------------------------------
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_bits_depend_on_nothing_but_the_numbers(data: st.DataObject) -> None:
-    """Threads, grouping and order of subjects, grouping of sequences, cuts of T."""
-    draw = data.draw
-    cell = draw(st.sampled_from(list(CELLS)))
-    dtype = draw(st.sampled_from(["float32", "float64"]))
-    n_subjects, n_sequences = draw(st.integers(1, 5)), draw(st.integers(1, 9))
-    n_steps, n_inputs = draw(st.integers(1, 90)), draw(st.integers(1, 5))
-    n_hidden, n_outputs = draw(st.integers(1, 40)), draw(st.integers(1, 40))
-    weights = make_weights(cell, n_subjects, n_inputs, n_hidden, n_outputs, dtype)
-    inputs = make_inputs(n_subjects, n_sequences, n_steps, n_inputs, dtype=dtype)
-    projection = None
-    if draw(st.booleans()):
-        projection = make_inputs(n_sequences, draw(st.integers(1, 6)), n_steps, dtype=dtype)
-
-    def run(weights: RNNWeights, inputs: np.ndarray, **options: Any) -> RolloutResult:
-        return rollout(weights, inputs, None, "cpu", dtype, return_states=True, **options)
-
-    whole = run(weights, inputs, time_projection=projection, n_threads=1)
-
-    threads = run(weights, inputs, time_projection=projection, n_threads=draw(st.integers(2, 3)))
-    assert_same_bits(parts(threads), parts(whole))
-
-    order = draw(st.permutations(range(n_subjects)))[: draw(st.integers(1, n_subjects))]
-    some = run(weights.select(order), inputs[order], time_projection=projection)
-    assert_same_bits(parts(some), [part[order] for part in parts(whole)])
-
-    first, last = sorted(draw(st.tuples(*[st.integers(0, n_sequences)] * 2)))
-    if first < last:
-        rows = slice(first, last)
-        own = None if projection is None else projection[rows]
-        group = run(weights, inputs[:, rows], time_projection=own)
-        assert_same_bits(parts(group)[:-1], [part[:, rows] for part in parts(whole)[:-1]])
-
-    if projection is None and n_steps > 1:
-        cut = draw(st.integers(1, n_steps - 1))
-        early = run(weights, inputs[:, :, :cut])
-        late = rollout(weights, inputs[:, :, cut:], early.h_final, "cpu", dtype, return_states=True)
-        joined = [
-            np.concatenate([a, b], axis=2)
-            for a, b in zip(parts(early)[:2], parts(late)[:2], strict=True)
-        ]
-        assert_same_bits([*joined, *parts(late)[2:]], parts(whole))
+# --- the same bits (test_determinism.py has more) ----------------------------------------------
 
 
 @cells
@@ -137,52 +89,6 @@ def test_bits_in_many_sequences_and_steps(cell: str) -> None:
     for b in (0, 47, 48, 130):
         alone = rollout(weights, inputs[b : b + 1], return_states=True)
         assert_same_bits(parts(alone)[:-1], [part[:, b : b + 1] for part in parts(whole)[:-1]])
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_vjp_bits_depend_on_nothing_but_the_numbers(data: st.DataObject) -> None:
-    """Threads, grouping and order of subjects."""
-    draw = data.draw
-    cell = draw(st.sampled_from(list(CELLS)))
-    dtype = draw(st.sampled_from(["float32", "float64"]))
-    n_subjects, n_sequences = draw(st.integers(1, 5)), draw(st.integers(1, 9))
-    n_steps, n_inputs = draw(st.integers(1, 90)), draw(st.integers(1, 5))
-    n_hidden, n_outputs = draw(st.integers(1, 40)), draw(st.integers(1, 40))
-    weights = make_weights(cell, n_subjects, n_inputs, n_hidden, n_outputs, dtype)
-    inputs = make_inputs(n_subjects, n_sequences, n_steps, n_inputs, dtype=dtype)
-    projection, rows = None, n_steps
-    if draw(st.booleans()):
-        rows = draw(st.integers(1, 6))
-        projection = make_inputs(n_sequences, rows, n_steps, dtype=dtype)
-    d_outputs = make_inputs(n_subjects, n_sequences, rows, n_outputs, dtype=dtype)
-
-    def run(order: Any, n_threads: int) -> list[np.ndarray]:
-        return gradient_parts(
-            rollout_vjp(
-                weights.select(order),
-                inputs[order],
-                d_outputs[order],
-                None,
-                "cpu",
-                dtype,
-                projection,
-                n_threads,
-            )
-        )
-
-    whole = run(slice(None), 1)
-    assert_same_bits(run(slice(None), draw(st.integers(2, 3))), whole)
-    order = draw(st.permutations(range(n_subjects)))[: draw(st.integers(1, n_subjects))]
-    assert_same_bits(run(order, 2), [part[order] for part in whole])
-
-    shared = [
-        gradient_parts(
-            rollout_vjp(weights, inputs[0], d_outputs, None, "cpu", dtype, projection, n_threads)
-        )
-        for n_threads in (1, 3)
-    ]
-    assert_same_bits(*shared)
 
 
 @cells

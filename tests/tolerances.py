@@ -16,10 +16,10 @@ import numpy.typing as npt
 TOLERANCES: dict[str, dict[str, float]] = {
     # tanh and sigmoid alone, relative: 4 u. A short series, three roundings and a division.
     "activation": {"float32": 2.4e-7, "float64": 4.5e-16},
-    # The same in units of the last place of the exact value, as measured over all float32 and
-    # 2^27 random float64 on each instruction set, rounded up.
-    "tanh_ulp": {"float32": 4.0, "float64": 4.0},
-    "sigmoid_ulp": {"float32": 4.0, "float64": 4.0},
+    # The same in units of the last place. float32: measured over all values on every instruction
+    # set, 2.4984 and 2.4019. float64: 2.56 and 2.47 in 2^27 random values, which find no worst.
+    "tanh_ulp": {"float32": 2.5, "float64": 3.0},
+    "sigmoid_ulp": {"float32": 2.41, "float64": 3.0},
     # Hidden states: sums of H + I <= 200 terms, about 16 u per step.
     "states": {"float32": 1e-6, "float64": 4e-15},
     # Outputs: one more sum, of H terms. bfloat16 weights are exact in float32.
