@@ -72,7 +72,7 @@ exhaustive: $(VENV)/.test  ## tanh and sigmoid of every float32, on every instru
 	DTWIN_ACTIVATIONS_STRIDE=1 $(BIN)/python -m pytest -s tests/test_activations.py
 
 aarch64: $(VENV)/.test  ## the programs of tests/cpp for 64-bit Arm, under an emulator
-	@command -v aarch64-linux-gnu-g++ qemu-aarch64 >/dev/null || \
+	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \
 	    { echo "Install the Debian packages g++-aarch64-linux-gnu and qemu-user." >&2; exit 1; }
 	DTWIN_CMAKE_OPTIONS=-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/aarch64-linux-gnu.cmake \
 	    DTWIN_EMULATOR="qemu-aarch64 -L /usr/aarch64-linux-gnu" DTWIN_ACTIVATIONS_STRIDE=9973 \
