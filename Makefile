@@ -47,8 +47,7 @@ bench: $(VENV)/.bench  ## time the engine beside torch, JAX and ONNX Runtime
 doctor: $(VENV)/.demo  ## what was built, what this machine offers
 	$(BIN)/dtwin doctor
 
-# A Python without the environment's start-up files, which would import the normal engine.
-BARE_PYTHON = $(shell $(BIN)/python -c 'import sys; print(sys._base_executable)')
+# The environment's packages by path: its start-up files would import the normal engine.
 PACKAGES = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 PRELOAD = $(shell g++ -print-file-name=libasan.so):$(shell g++ -print-file-name=libstdc++.so)
 ASAN := address,undefined
@@ -59,11 +58,12 @@ asan: $(VENV)/.test  ## programs of tests/cpp, then the Python tests of the engi
 	    $(BIN)/python -m pytest $(PROGRAM_TESTS)
 	$(PIP) --no-build-isolation --no-deps --upgrade --target build/asan/site \
 	    --config-settings=build-dir=build/asan --config-settings=cmake.define.DTWIN_SANITIZE=$(ASAN) .
+	$(BIN)/python -m venv --without-pip build/asan/venv
 	# CPython and torch keep memory to the end, so leaks are looked for in the programs alone.
-	PATH=$(abspath $(BIN)):$$PATH PYTHONPATH=build/asan/site:$(PACKAGES) PYTHONSAFEPATH=1 \
+	PATH=$(abspath $(BIN)):$$PATH PYTHONPATH=$(CURDIR)/build/asan/site:$(PACKAGES) PYTHONSAFEPATH=1 \
 	    DTWIN_CONFIGURATIONS=100 \
 	    ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=0 LD_PRELOAD=$(PRELOAD) \
-	    $(BARE_PYTHON) -m pytest $(ENGINE_TESTS)
+	    build/asan/venv/bin/python -m pytest $(ENGINE_TESTS)
 
 tsan: $(VENV)/.test  ## concurrent calls under ThreadSanitizer
 	DTWIN_CMAKE_OPTIONS=-DDTWIN_SANITIZE=thread $(BIN)/python -m pytest tests/test_threads.py
