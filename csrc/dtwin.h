@@ -52,8 +52,8 @@ typedef enum dtwin_status {
     DTWIN_ERROR_THREADS = 9,   /* n_threads is outside 0..DTWIN_MAX_THREADS */
     DTWIN_ERROR_MEMORY = 10,   /* the workspace could not be allocated */
     DTWIN_ERROR_ISA = 11,      /* DTWIN_ISA names an instruction set that cannot run here */
-    DTWIN_ERROR_WEIGHTS = 12,  /* weights is not a dtwin_weights, or does not go with dtype */
-    DTWIN_ERROR_OVERLAP = 13   /* a result shares memory with another array */
+    DTWIN_ERROR_OVERLAP = 12,  /* a result shares memory with another array */
+    DTWIN_ERROR_WEIGHTS = 13   /* weights is not a dtwin_weights, or does not go with dtype */
 } dtwin_status;
 
 #define DTWIN_MAX_THREADS 1024

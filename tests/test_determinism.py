@@ -45,14 +45,11 @@ class Configuration:
     state: tuple[np.ndarray, ...] | None  # each (S,B,H)
     projection: np.ndarray | None  # (K,T) or (B,K,T)
     d_outputs: np.ndarray  # (S,B,T,O) or (S,B,K,O)
+    precision: str
 
     @property
     def shared(self) -> bool:
         return self.inputs.ndim == 3
-
-    @property
-    def precision(self) -> str:
-        return str(self.inputs.dtype)
 
     def subjects(self, order: list[int]) -> Configuration:
         return replace(
@@ -130,7 +127,8 @@ def configurations(draw: st.DrawFn, least_subjects: int = 1) -> Configuration:
     n_hidden = draw(st.sampled_from(wide * 3 + [400]))
     few = n_hidden == 400
     cell = draw(st.sampled_from(list(CELLS)))
-    dtype = draw(st.sampled_from(["float32", "float64"]))
+    precision = draw(st.sampled_from(["float32", "float64", "bfloat16"]))
+    dtype = "float64" if precision == "float64" else "float32"
     n_subjects = draw(st.integers(least_subjects, 2 if few else 5))
     n_sequences = draw(st.sampled_from([1, 2] if few else [1, 1, 2, 3, 4, 5, 6, 7, 13, 49]))
     n_steps = draw(st.sampled_from([1, 2, 5] if few else [1, 2, 3, 9, 33, 65, 129]))
@@ -160,6 +158,7 @@ def configurations(draw: st.DrawFn, least_subjects: int = 1) -> Configuration:
         state,
         projection,
         numbers(n_subjects, n_sequences, rows, n_outputs),
+        precision,
     )
 
 

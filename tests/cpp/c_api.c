@@ -221,6 +221,8 @@ static int misuses(void) {
     MISUSE("cell", p.cell = 3);
     MISUSE("negative_cell", p.cell = -1);
     MISUSE("dtype", p.dtype = 2);
+    MISUSE("weights", p.weights = 2);
+    MISUSE("bfloat16_of_doubles", (p.dtype = DTWIN_FLOAT64, p.weights = DTWIN_WEIGHTS_BFLOAT16));
     MISUSE("threads", p.n_threads = -1);
     MISUSE("many_threads", p.n_threads = DTWIN_MAX_THREADS + 1);
     MISUSE("negative_subjects", p.n_subjects = -1);
@@ -311,6 +313,11 @@ static int vjp_misuses(void) {
     VJP_MISUSE("no_d_h0", p.d_h0 = NULL);
     VJP_MISUSE("no_d_c0", p.d_c0 = NULL);
     VJP_MISUSE("misaligned", p.d_w_hh = (char *)p.d_w_hh + 1);
+    VJP_MISUSE("misaligned_states", p.states = (const char *)p.rollout.inputs + 1);
+    VJP_MISUSE("d_h0_over_d_h_final", p.d_h_final = p.d_h0);
+    VJP_MISUSE("d_c0_over_d_c_final", p.d_c_final = p.d_c0);
+    VJP_MISUSE("d_w_out_over_states", p.states = p.d_w_out);
+    VJP_MISUSE("d_inputs_over_d_states", p.d_states = p.d_inputs);
     VJP_MISUSE("d_outputs_over_result", p.d_w_ih = (void *)p.d_outputs);
     VJP_MISUSE("d_inputs_over_inputs", p.d_inputs = (void *)p.rollout.inputs);
     VJP_MISUSE("d_w_hh_over_w_hh", p.d_w_hh = (float *)p.rollout.w_hh + S * 4 * H * H - 1);
