@@ -122,6 +122,8 @@ Panels<W> pack(const F* w, int64_t groups, int64_t rows, int64_t depth, W* packe
     constexpr int n = kLanes<F>;
     const int64_t padded_rows = round_up(rows, n);
     const int64_t panel_stride = depth * kPanel<F>;
+    // The rows of the next panel lie in one piece: fetched in order, while this one is read across.
+    const F* ahead = w + kPanel<F> * depth;
     for (int64_t j = 0; j < groups * padded_rows; j += kPanel<F>) {
         W* to = packed + j / kPanel<F> * panel_stride;
         for (int64_t k = 0; k < depth; k += n) {
@@ -131,7 +133,8 @@ Panels<W> pack(const F* w, int64_t groups, int64_t rows, int64_t depth, W* packe
                 const int64_t group = column / padded_rows, row = column % padded_rows;
                 const int64_t some = group < groups ? std::min<int64_t>(rows - row, n) : 0;
                 const F* from = w + (group * rows + row) * depth + k;
-                for (int i = 0; i < n; ++i) {
+                for (int i = 0; i < n; ++i, ahead += n) {
+                    __builtin_prefetch(ahead);
                     squares[v][i] = i < some ? load_some(from + i * depth, depth - k) : Vec<F>{};
                 }
                 transpose<F>(squares[v]);

@@ -154,12 +154,13 @@ inline SplitExp<F> split_exp(Vec<F> x) {
     using L = Lanes<F>;
     using Bits = typename L::Bits;
     constexpr InverseFactorials<F> inverse;
-    const Vec<F> rounded = x * L::kLog2E + L::kRound;
+    const Vec<F> zero{};
+    const Vec<F> rounded = fma(x, zero + L::kLog2E, zero + L::kRound);
     const Vec<F> n = rounded - L::kRound;
-    const Vec<F> r = (x - n * L::kLn2High) - n * L::kLn2Low;
-    Vec<F> series = Vec<F>{} + inverse.at[L::kDegree];
-    for (int k = L::kDegree - 1; k >= 2; --k) series = fma(series, r, Vec<F>{} + inverse.at[k]);
-    return {(Vec<F>)(((Bits)rounded << L::kMantissaBits) + L::kOne), r + r * r * series};
+    const Vec<F> r = fma(n, zero - L::kLn2Low, fma(n, zero - L::kLn2High, x));
+    Vec<F> series = zero + inverse.at[L::kDegree];
+    for (int k = L::kDegree - 1; k >= 2; --k) series = fma(series, r, zero + inverse.at[k]);
+    return {(Vec<F>)(((Bits)rounded << L::kMantissaBits) + L::kOne), fma(r * r, series, r)};
 }
 
 // (1 - e) / (1 + e) with e = exp(-2|x|); 1 - e without cancellation near 0.
@@ -168,7 +169,7 @@ inline Vec<F> tanh(Vec<F> x) {
     using Bits = typename Lanes<F>::Bits;
     const auto [scale, expm1_r] =
         split_exp<F>(F(-2) * clamped_magnitude<F>(x, Lanes<F>::kTanhIsOne));
-    const Vec<F> minus = scale * expm1_r + (scale - F(1));
+    const Vec<F> minus = fma(scale, expm1_r, scale - F(1));
     const Bits magnitude = (Bits)(minus / (minus + F(2))) & ~Lanes<F>::kSign;
     return (Vec<F>)(magnitude | ((Bits)x & Lanes<F>::kSign));
 }
@@ -178,7 +179,7 @@ template <class F>
 inline Vec<F> sigmoid(Vec<F> x) {
     const Vec<F> one = Vec<F>{} + F(1);
     const auto [scale, expm1_r] = split_exp<F>(-clamped_magnitude<F>(x, Lanes<F>::kExpMax));
-    const Vec<F> e = scale + scale * expm1_r;
+    const Vec<F> e = fma(scale, expm1_r, scale);
     return (x < Vec<F>{} ? e : one) / (one + e);
 }
 
