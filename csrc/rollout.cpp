@@ -10,15 +10,35 @@
 
 #include "simd/isa.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace dtwin {
 namespace {
 
-constexpr std::align_val_t kAlignment{64};
+// A large workspace lies in large pages where the system has them: each step reads all of a
+// subject's weights, and small pages would spread them unevenly over the sets of the cache.
+constexpr size_t kPage = 2 << 20;
+constexpr size_t kLarge = kPage / 2;
+constexpr size_t kLine = 64;
 
-struct FreeWorkspace {
-    void operator()(std::byte* workspace) const { ::operator delete[](workspace, kAlignment); }
+struct FreeMemory {
+    std::align_val_t alignment{kLine};
+    void operator()(std::byte* memory) const { ::operator delete[](memory, alignment); }
 };
-using Workspace = std::unique_ptr<std::byte[], FreeWorkspace>;
+using Memory = std::unique_ptr<std::byte[], FreeMemory>;
+
+// `bytes` of workspace, or null.
+Memory allocate(size_t bytes) {
+    const bool large = bytes >= kLarge;
+    const std::align_val_t alignment{large ? kPage : kLine};
+    void* memory = ::operator new[](bytes, alignment, std::nothrow);
+#if defined(__linux__)
+    if (memory && large) madvise(memory, bytes, MADV_HUGEPAGE);  // advice, taken or not
+#endif
+    return Memory(static_cast<std::byte*>(memory), {alignment});
+}
 
 int n_gates(int32_t cell) { return cell == DTWIN_LSTM ? 4 : cell == DTWIN_GRU ? 3 : 1; }
 
@@ -265,12 +285,15 @@ template <class Run>
 int run_items(int64_t n_items, int64_t n_threads, size_t bytes, Run run) {
     // Every workspace is there before the first item starts, so a failure writes nothing.
     n_threads = std::min(n_threads, n_items);
-    std::unique_ptr<Workspace[]> workspaces(new (std::nothrow) Workspace[n_threads]);
+    std::unique_ptr<Memory[]> workspaces(new (std::nothrow) Memory[n_threads]);
     if (!workspaces) return DTWIN_ERROR_MEMORY;
+    if (bytes >= kLarge) {
+        if (__builtin_add_overflow(bytes, kPage - 1, &bytes)) return DTWIN_ERROR_OVERFLOW;
+        bytes -= bytes % kPage;
+    }
     for (int64_t i = 0; i < n_threads; ++i) {
-        void* memory = ::operator new[](bytes, kAlignment, std::nothrow);
-        if (!memory) return DTWIN_ERROR_MEMORY;
-        workspaces[i].reset(static_cast<std::byte*>(memory));
+        workspaces[i] = allocate(bytes);
+        if (!workspaces[i]) return DTWIN_ERROR_MEMORY;
     }
 
     // Who takes an item next is a race, but an item's arithmetic is its own: same bits.

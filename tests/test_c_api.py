@@ -203,7 +203,7 @@ def test_every_misuse_has_its_code_and_writes_nothing(run: Callable[..., str]) -
     assert {name: int(status) for name, status, *_ in lines} == WANTED_STATUS
     assert all(untouched == "1" for _, _, untouched, _ in lines)
     texts = {status: text for _, status, _, text in lines if status != "0"}
-    assert len(set(texts.values())) == 11
+    assert len(set(texts.values())) == 12
 
 
 def test_isa_name_from_c(run: Callable[..., str]) -> None:

@@ -36,6 +36,7 @@ def _prepare(problem: Problem) -> Call:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = count_threads()
     options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # it warns of what it optimises away
     # Its threads must not go on spinning while the others are timed.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(
