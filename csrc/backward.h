@@ -103,8 +103,10 @@ class Backward : private Recurrence<Cell, F, W> {
 
     static int64_t block_sequences(const dtwin_rollout_params& p) {
         const int64_t most = std::min(kManySequences, p.n_sequences);
-        return std::clamp(kKeptBytes / times(p.n_steps, step_bytes(p)),
-                          std::min(kFewSequences, most), most);
+        const int64_t fit = std::clamp(kKeptBytes / times(p.n_steps, step_bytes(p)),
+                                       std::min(kFewSequences, most), most);
+        const int64_t blocks = (p.n_sequences + fit - 1) / fit;
+        return (p.n_sequences + blocks - 1) / blocks;  // all about as large
     }
 
     int64_t segment_steps() const {
@@ -148,7 +150,12 @@ class Backward : private Recurrence<Cell, F, W> {
         std::fill_n(d_w_ih_, p_.n_inputs * gates_, F(0));
         Base::set_initial_state(saved_states_, saved_c_);
         for (int64_t i = 0; i + 1 < segments(); ++i) {
-            roll_out(i);
+            if (g_.states && !kSecond) {
+                take_segment(i);
+                copy_states();
+            } else {
+                roll_out(i);
+            }
             std::copy_n(state_row(states_, steps_, 0), rows(1), saved_states_ + rows(i + 1));
             if (kSecond) std::copy_n(state_row(c_, steps_, 0), rows(1), saved_c_ + rows(i + 1));
         }
@@ -166,8 +173,7 @@ class Backward : private Recurrence<Cell, F, W> {
 
     // Segment i forward, with every step kept.
     void roll_out(int64_t i) {
-        first_step_ = i * steps_;
-        n_ = std::min(steps_, p_.n_steps - first_step_);
+        take_segment(i);
         std::copy_n(saved_states_ + rows(i), rows(1), states_);
         if (kSecond) std::copy_n(saved_c_ + rows(i), rows(1), c_);
         if (g_.states) copy_states();
@@ -185,6 +191,11 @@ class Backward : private Recurrence<Cell, F, W> {
                                          state_row(c_, t, 0), state_row(states_, t + 1, 0),
                                          state_row(c_, t + 1, 0));
         }
+    }
+
+    void take_segment(int64_t i) {
+        first_step_ = i * steps_;
+        n_ = std::min(steps_, p_.n_steps - first_step_);
     }
 
     void copy_states() {

@@ -138,9 +138,9 @@ typedef struct dtwin_rollout_vjp_params {
     void* d_c0;     /* [S, B, H], lstm only; NULL for the other cells */
 } dtwin_rollout_vjp_params;
 
-/* Run; returns a dtwin_status. Nothing is written unless it returns DTWIN_OK. A thread keeps the
- * steps of its sequences within 64 MiB; longer ones are rolled out a second time, in segments of
- * sqrt(T) steps or more. */
+/* Run; returns a dtwin_status. Nothing is written unless it returns DTWIN_OK. A thread keeps
+ * 64 MiB of steps; of longer sequences it keeps the states before segments of at least sqrt(T)
+ * steps, and rolls each segment out a second time. */
 DTWIN_API int dtwin_rollout_vjp(const dtwin_rollout_vjp_params* params);
 
 /* One sentence for a status; never NULL, never to be freed. */

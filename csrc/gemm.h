@@ -49,8 +49,8 @@ inline void tile(int64_t depth, const F* a, int64_t lda, Panels<W> b, Sums<F> to
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 12
         for (int v = 0; v < kVectors; ++v) {
-            const F* start = to.start + r * to.start_stride + v * kLanes<F>;
-            sum[r][v] = to.start ? load(start) : Vec<F>{};
+            const int64_t from = r * to.start_stride + v * kLanes<F>;
+            sum[r][v] = to.start ? load(to.start + from) : Vec<F>{};
         }
     }
     const W* row = b.data;

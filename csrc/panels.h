@@ -16,7 +16,7 @@ constexpr int kPanelVectors = 4;
 template <class F>
 constexpr int64_t kPanel = kPanelVectors * kLanes<F>;  // columns
 
-inline int64_t round_up(int64_t n, int64_t multiple) {
+constexpr int64_t round_up(int64_t n, int64_t multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }
 
@@ -72,7 +72,7 @@ inline void store_row(BFloat16* to, const PanelRow<float>& row) {
 // Elements that pack() writes for each row.
 template <class F>
 constexpr int64_t packed_columns(int64_t columns) {
-    return (columns + kPanel<F> - 1) / kPanel<F> * kPanel<F>;
+    return round_up(columns, kPanel<F>);
 }
 
 // Turn w ([depth, columns]) into the right factor w, its columns padded with zeros.
@@ -122,10 +122,11 @@ Panels<W> pack(const F* w, int64_t groups, int64_t rows, int64_t depth, W* packe
     constexpr int n = kLanes<F>;
     const int64_t padded_rows = round_up(rows, n);
     const int64_t panel_stride = depth * kPanel<F>;
-    // The rows of the next panel lie in one piece: fetched in order, while this one is read across.
-    const F* ahead = w + kPanel<F> * depth;
     for (int64_t j = 0; j < groups * padded_rows; j += kPanel<F>) {
         W* to = packed + j / kPanel<F> * panel_stride;
+        // The next panel's rows lie in one piece: it is fetched in order while this one is read
+        // across. Only an address, it may lie behind the end.
+        uintptr_t ahead = reinterpret_cast<uintptr_t>(w) + (j + kPanel<F>)*depth * sizeof(F);
         for (int64_t k = 0; k < depth; k += n) {
             Vec<F> squares[kPanelVectors][n];
             for (int v = 0; v < kPanelVectors; ++v) {
@@ -133,8 +134,8 @@ Panels<W> pack(const F* w, int64_t groups, int64_t rows, int64_t depth, W* packe
                 const int64_t group = column / padded_rows, row = column % padded_rows;
                 const int64_t some = group < groups ? std::min<int64_t>(rows - row, n) : 0;
                 const F* from = w + (group * rows + row) * depth + k;
-                for (int i = 0; i < n; ++i, ahead += n) {
-                    __builtin_prefetch(ahead);
+                for (int i = 0; i < n; ++i, ahead += sizeof(Vec<F>)) {
+                    __builtin_prefetch(reinterpret_cast<const void*>(ahead));
                     squares[v][i] = i < some ? load_some(from + i * depth, depth - k) : Vec<F>{};
                 }
                 transpose<F>(squares[v]);

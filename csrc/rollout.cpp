@@ -113,7 +113,7 @@ class Arrays {
         }
     }
 
-    static constexpr int kMost = 24;  // of the gradients of an LSTM: 15 read, 9 written
+    static constexpr int kMost = 24;  // the gradients of an LSTM: 15 read, 9 written
     Span spans_[kMost];
     int count_ = 0;
     const size_t item_bytes_;
@@ -255,6 +255,12 @@ int64_t wanted_threads(const dtwin_rollout_params& p) {
     return std::min<int64_t>(wanted, DTWIN_MAX_THREADS);
 }
 
+constexpr int64_t kEvenly = 4;        // items for each thread: the last ones to end wait little
+constexpr int64_t kFewSequences = 6;  // fewer at once would not use a vector unit fully
+
+// n over m, rounded up; at least 1.
+int64_t share(int64_t n, int64_t m) { return (n + m - 1) / m; }
+
 // The threads of one call; they are joined on every way out.
 class Threads {
   public:
@@ -270,7 +276,7 @@ class Threads {
                 threads_[n_started_] = std::thread(work, n_started_);
             }
         } catch (const std::system_error&) {
-            // The system grants no more threads; those that run take all the subjects.
+            // The system grants no more threads; those that run take all the items.
         } catch (const std::bad_alloc&) {
         }
     }
@@ -349,10 +355,11 @@ int run_rollout(const dtwin_rollout_params& params) {
     size_t bytes = 0;
     if (!isa->rollout_bytes(params, &bytes)) return DTWIN_ERROR_OVERFLOW;
 
-    // An item is a subject, or a part of its sequences where subjects are fewer than threads.
+    // An item is a subject, or a part of its sequences where that keeps more threads at work.
     const int64_t S = params.n_subjects, B = params.n_sequences;
     const int64_t n_threads = wanted_threads(params);
-    const int64_t parts = std::min(B, (n_threads + S - 1) / S);
+    const int64_t parts = std::max(std::min(B, share(n_threads, S)),
+                                   std::min(B / kFewSequences, share(kEvenly * n_threads, S)));
     std::unique_ptr<bool[]> finite(new (std::nothrow) bool[S * parts]);
     if (!finite) return DTWIN_ERROR_MEMORY;
     const auto run = [&](int64_t item, void* workspace) {
@@ -377,9 +384,9 @@ int run_rollout_vjp(const dtwin_rollout_vjp_params& params) {
     int64_t blocks = 0;
     if (!isa->vjp_bytes(params, &bytes, &blocks)) return DTWIN_ERROR_OVERFLOW;
 
-    // An item is a subject, or a block of its sequences where subjects are fewer than threads.
+    // An item is a subject, or a block of its sequences.
     const int64_t n_threads = wanted_threads(params.rollout);
-    const int64_t parts = S < n_threads ? blocks : 1;
+    const int64_t parts = S < kEvenly * n_threads ? blocks : 1;
     std::unique_ptr<int64_t[]> next(new (std::nothrow) int64_t[S]());
     if (!next) return DTWIN_ERROR_MEMORY;
     Turns turns(next.get());

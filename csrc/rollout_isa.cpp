@@ -1,7 +1,7 @@
 // The time loops, compiled once per instruction set (DTWIN_ISA is its namespace, DTWIN_ISA_TABLE
 // the table it fills in).
 //
-// A subject's weights are packed once and stay in cache for all T.
+// Packed weights stay in cache for all T.
 
 #include <cstddef>
 #include <cstdint>

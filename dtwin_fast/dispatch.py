@@ -133,11 +133,12 @@ def rollout_vjp(
 
     The loss is ``sum(rollout(...).outputs * d_outputs)``, and so on for states and h_final.
 
-    A subject with NaN has NaN gradients, and so have inputs that it shares with others.
+    NaN in a subject's own arrays spoils its own gradients alone, and those of inputs that it
+    shares with others.
 
     On the cpu backend gradients have the same bits for any ``n_threads`` and any grouping of
-    subjects into calls; only the sum for inputs that they share is that of the call's
-    subjects in order. Each thread keeps 64 MiB of steps; of longer sequences it keeps the
+    subjects into calls; only the sum for inputs that they share is over the call's
+    subjects. Each thread keeps 64 MiB of steps; of longer sequences it keeps the
     states before segments of at least sqrt(T) steps, and rolls each segment out again.
 
     Args:
@@ -146,8 +147,8 @@ def rollout_vjp(
         d_states: (S,B,T,H) gradients of the states; None = zeros.
         d_h_final: (S,B,H) gradient of h_final, for an LSTM (d_h, d_c); None = zeros.
         states: (S,B,T,H), what ``rollout(..., return_states=True)`` gave for the same
-            arguments: the cpu backend then computes no rollout of its own, but for an
-            LSTM's cell states. The gradients have the same bits with and without.
+            arguments: the cpu backend then does not walk the steps a second time. The
+            gradients have the same bits with and without.
 
     The other arguments and the errors are those of :func:`rollout`; the gradients under
     "bfloat16" are those at the rounded weights.

@@ -114,7 +114,9 @@ def _keeps_states(weights: list[Tensor], inputs: Tensor, h0: list[Tensor]) -> bo
         return False
     if not any(tensor.requires_grad for tensor in (*weights, inputs, *h0)):
         return False
-    n_states = weights[1].shape[0] * prod(inputs.shape[-3:-1]) * weights[1].shape[-1]
+    # The op checks the shapes, which may be any here.
+    w_out = weights[WEIGHT_NAMES.index("w_out")]
+    n_states = prod(w_out.shape[:1]) * prod(inputs.shape[-3:-1]) * prod(w_out.shape[-1:])
     return n_states * inputs.element_size() <= KEPT_STATES_BYTES
 
 
@@ -218,7 +220,8 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
         d_outputs = inputs.new_zeros(ctx.output_shape)
     d_final = []
     if any(d is not None for d in d_last):
-        shape = (len(weights[1]), inputs.shape[-3], weights[1].shape[-1])
+        w_hh = weights[WEIGHT_NAMES.index("w_hh")]
+        shape = (len(w_hh), inputs.shape[-3], w_hh.shape[-1])
         d_final = [inputs.new_zeros(shape) if d is None else d for d in d_last]
     found = _rollout_vjp(
         ctx.cell, weights, inputs, d_outputs, h0, projection, d_states, d_final, states

@@ -450,6 +450,12 @@ REFUSED: dict[str, tuple[str, str, Callable[[Arguments], Arguments]]] = {  # cod
     ),
     "inputs-shape": ("shape", "inputs", lambda a: a._replace(inputs=torch.ones(2, 11, 3))),
     "inputs-rank": ("shape", "inputs", lambda a: a._replace(inputs=torch.ones(11, 4))),
+    "w_hh-number": ("shape", "w_ih, w_hh, w_out", lambda a: with_weight(a, "w_hh", torch.ones(()))),
+    "w_out-number": (
+        "shape",
+        "w_ih, w_hh, w_out",
+        lambda a: with_weight(a, "w_out", torch.ones((), requires_grad=True)),
+    ),
     "inputs-double": ("dtype", "inputs", lambda a: a._replace(inputs=a.inputs.double())),
     "inputs-half": ("dtype", "inputs", lambda a: a._replace(inputs=a.inputs.half())),
     "inputs-integer": ("dtype", "inputs", lambda a: a._replace(inputs=a.inputs.int())),
