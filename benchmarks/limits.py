@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +22,8 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-pthread")
 GEMM_SIZE = 1536
 COPY_BYTES = 256 * 2**20
 REPEATS = 7
+TIMEOUT_S = 60
+MAX_REASON = 250
 
 
 class Limits:
@@ -43,7 +46,7 @@ class Limits:
     def read_bytes_s(self, n_bytes: int) -> float | None:
         """Bytes per second of all threads together, each reading its own block of this size.
 
-        None where there is no C++ compiler; :meth:`to_dict` has the reason.
+        None where that could not be measured; :meth:`to_dict` has the reason.
         """
         if n_bytes not in self._reads:
             self._reads[n_bytes] = _read_bandwidth(n_bytes)
@@ -101,14 +104,25 @@ def _torch_copy() -> float:
 
 
 def _read_bandwidth(n_bytes: int) -> float | str:
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
-    if compiler is None:
+    """Bytes per second, or the reason why not."""
+    try:
+        # Several words where it is a wrapper and its compiler.
+        compiler = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        return f"not measured: CXX: {error}"
+    compiler = compiler or list(filter(shutil.which, COMPILERS))[:1]
+    if not compiler:
         return f"not measured: no C++ compiler ({', '.join(COMPILERS)})"
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder, "limits")
-        build = [compiler, *FLAGS, str(SOURCE), "-o", str(program)]
+        build = [*compiler, *FLAGS, str(SOURCE), "-o", str(program)]
         for command in (build, [str(program), str(n_bytes), str(count_threads())]):
-            ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            try:
+                ran = subprocess.run(
+                    command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                return f"not measured: {command[0]}: {error}"[:MAX_REASON]
             if ran.returncode != 0:
-                return f"not measured: {command[0]} failed: {ran.stderr.strip()[:200]}"
+                return f"not measured: {command[0]} failed: {ran.stderr.strip()}"[:MAX_REASON]
     return float(ran.stdout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ..dispatch import rollout, rollout_vjp, supports
+from ..dispatch import rollout, rollout_vjp
 from ..weights import WEIGHT_NAMES
 from .cases import Case
 from .peers.torch_calls import prepare_torch
@@ -16,10 +16,11 @@ PREFIX = "dtwin-"
 
 
 def variants(case: Case, op: str) -> dict[str, Prepare]:
-    """``dtwin-cpu``, ``dtwin-bf16`` where the engine has it, and the op as training pays for it."""
-    found: dict[str, Prepare] = {"dtwin-cpu": partial(_prepare, op=op, precision="float32")}
-    if supports("cpu", case.cell, "bfloat16") is None:
-        found["dtwin-bf16"] = partial(_prepare, op=op, precision="bfloat16")
+    """``dtwin-cpu``, ``dtwin-bf16``, and the torch op as training pays for it."""
+    found: dict[str, Prepare] = {
+        "dtwin-cpu": partial(_prepare, op=op, precision="float32"),
+        "dtwin-bf16": partial(_prepare, op=op, precision="bfloat16"),
+    }
     if op == "fwd_bwd":
         found["dtwin-torch"] = partial(prepare_torch, op=op, forward=_torch_op)
     return found

@@ -14,6 +14,7 @@ from .limits import Limits
 from .memory import available_bytes, growth, peak_bytes
 from .peers import PEERS
 from .problem import Call, Prepare, Problem, draw
+from .threads import count_threads
 from .timing import take_turns, time_once
 from .verify import MAX_REL_ERR, Expected, expect, rel_err
 
@@ -22,7 +23,7 @@ MAX_CALL_S = 30.0
 GLIBC_MMAP_BYTES = 32 * 2**20
 """DEFAULT_MMAP_THRESHOLD_MAX of glibc's malloc on 64 bits."""
 MIN_SUBJECTS = 4
-"""At least so many, or an eighth of the subjects, are that part."""
+"""That part is an eighth of the subjects, but at least so many, and a multiple of the cores."""
 
 Row = dict[str, Any]
 Say = Callable[[str], None]
@@ -127,7 +128,8 @@ def _fit(problem: Problem, prepare: Prepare, worst_bytes: int) -> tuple[Problem,
     what it may not show.
     """
     n_all = problem.case.S
-    n = min(n_all, max(MIN_SUBJECTS, n_all // 8))
+    rounds = -(-max(MIN_SUBJECTS, n_all // 8) // count_threads())
+    n = min(n_all, rounds * count_threads())  # or what one core does alone would count in full
     part = problem.select(slice(n))
     trial = prepare(part)
     if n < n_all:
@@ -176,14 +178,14 @@ def _shares(case: Case, op: str, impl: str, median_s: float, limits: Limits) -> 
         "gflops": flops / 1e9,
         "percent_sgemm": 100 * flops / limits.sgemm_flops,
         "percent_copy": 100 * case.n_bytes(op) / median_s / limits.copy_bytes_s,
-        "percent_l2": None,
+        "percent_w_hh_reads": None,
     }
     if case.B == 1:
-        # With one sequence w_hh is read at every step, and by the backward pass once more.
+        # With one sequence w_hh is read at every step, on the way back too.
         size = case.w_hh_bytes() // (2 if impl.endswith("bf16") else 1)
         rate = limits.read_bytes_s(size)
         n_read = case.S * case.T * size * (1 if op == "fwd" else 2)
-        shares["percent_l2"] = rate and 100 * n_read / rate / median_s
+        shares["percent_w_hh_reads"] = rate and 100 * n_read / rate / median_s
     return shares
 
 

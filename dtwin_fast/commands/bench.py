@@ -52,7 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=integer(1),
         default=256,
         metavar="N",
-        help="subjects on disk for the case ukb (default 256)",
+        help="subjects in a file under TMPDIR for the case ukb (default 256)",
     )
     parser.add_argument(
         "--no-memory",
