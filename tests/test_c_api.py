@@ -7,16 +7,18 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dtwin_fast.cells import CELLS
-from dtwin_fast.dispatch import isa, rollout, rollout_vjp
+from dtwin_fast.dispatch import PRECISIONS, isa, rollout, rollout_vjp
 from dtwin_fast.weights import WEIGHT_NAMES, RNNWeights, weight_shapes
 
 CELL_CODES = {"rnn": 0, "gru": 1, "lstm": 2}
-DTYPE_CODES = {"float32": 0, "float64": 1}
+PRECISION_CODES = {"float32": (0, 0), "float64": (1, 0), "bfloat16": (0, 1)}  # dtype, weights
 N_SUBJECTS, N_SEQUENCES, N_STEPS, N_INPUTS, N_HIDDEN, N_OUTPUTS, N_ROWS = 3, 2, 70, 2, 7, 5, 2
 
 WANTED_STATUS = {
@@ -113,51 +115,76 @@ def run(
     return partial(run_program, build_program("c_api"))
 
 
+def arguments_of(cell: str, precision: str, projected: bool) -> tuple[str, ...]:
+    return tuple(map(str, (CELL_CODES[cell], *PRECISION_CODES[precision], int(projected))))
+
+
+def dtype_of(precision: str) -> str:
+    return np.dtype(PRECISIONS[precision]).name
+
+
 def numbers(shape: tuple[int, ...], seed: int, precision: str) -> np.ndarray:
     """The program's numbers()."""
-    n = int(np.prod(shape))
-    return (((np.arange(n) * 37 + seed * 11) % 19 - 9) / 64).reshape(shape).astype(precision)
+    values = ((np.arange(np.prod(shape)) * 37 + seed * 11) % 4019 - 2009) / 16384
+    return values.reshape(shape).astype(PRECISIONS[precision])
 
 
 def program_weights(cell: str, precision: str) -> RNNWeights:
-    """The weights of the program's problem()."""
+    """The weights of the program's problem(), rounded where it asks for that."""
     shapes = weight_shapes(cell, N_INPUTS, N_HIDDEN, N_OUTPUTS)
-    return RNNWeights(
-        cell,
-        **{
-            k: numbers((N_SUBJECTS, *v), n, precision)
-            for n, (k, v) in enumerate(shapes.items(), start=1)
-        },
-    )
+    arrays = {
+        k: numbers((N_SUBJECTS, *v), n, precision) for n, (k, v) in enumerate(shapes.items(), 1)
+    }
+    if precision == "bfloat16":
+        arrays = {k: torch.tensor(v).bfloat16().float().numpy() for k, v in arrays.items()}
+    return RNNWeights(cell, **arrays)
+
+
+def program_state(cell: str, seed: int, precision: str) -> Any:
+    """h0 and the like: the array of ``seed``, for an LSTM with that of the next."""
+    shape = (N_SUBJECTS, N_SEQUENCES, N_HIDDEN)
+    parts = tuple(numbers(shape, seed + n, precision) for n in range(CELLS[cell].n_states))
+    return parts if len(parts) > 1 else parts[0]
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("precision", DTYPE_CODES)
+@pytest.mark.parametrize("precision", PRECISION_CODES)
 @pytest.mark.parametrize("projected", [False, True], ids=["outputs", "projected"])
+@pytest.mark.parametrize("given", [False, True], ids=["d_outputs", "d_states"])
 def test_vjp_from_c(
-    run: Callable[..., str], cell: str, precision: str, projected: bool, tolerances: ModuleType
+    run: Callable[..., str],
+    cell: str,
+    precision: str,
+    projected: bool,
+    given: bool,
+    tolerances: ModuleType,
 ) -> None:
-    codes = (str(CELL_CODES[cell]), str(DTYPE_CODES[precision]), str(int(projected)))
-    lines = run("vjp", *codes, MALLOC_PERTURB_="128").splitlines()
-    got = {name: np.array(rest, precision) for name, *rest in map(str.split, lines)}
-    states = tuple(numbers((N_SUBJECTS, N_SEQUENCES, N_HIDDEN), seed, precision) for seed in (8, 9))
+    """``given``: known states, and gradients of the states and of the final ones."""
+    arguments = (*arguments_of(cell, precision, projected), str(int(given)))
+    lines = run("vjp", *arguments, MALLOC_PERTURB_="128").splitlines()
+    dtype = dtype_of(precision)
+    got = {name: np.array(rest, dtype) for name, *rest in map(str.split, lines)}
     inputs = numbers((N_SEQUENCES, N_STEPS, N_INPUTS), 7, precision)
     rows = N_ROWS if projected else N_STEPS
     wanted = rollout_vjp(
         program_weights(cell, precision),
         np.stack([inputs] * N_SUBJECTS),  # the program writes one gradient per subject
         numbers((N_SUBJECTS, N_SEQUENCES, rows, N_OUTPUTS), 11, precision),
-        states if cell == "lstm" else states[0],
+        program_state(cell, 8, precision),
         "reference",
         "float64",
         numbers((N_ROWS, N_STEPS), 10, precision) if projected else None,
+        d_states=numbers((N_SUBJECTS, N_SEQUENCES, N_STEPS, N_HIDDEN), 12, precision)
+        if given
+        else None,
+        d_h_final=program_state(cell, 13, precision) if given else None,
     )
     arrays = {name: getattr(wanted.weights, name) for name in WEIGHT_NAMES}
     h0 = wanted.h0 if isinstance(wanted.h0, tuple) else (wanted.h0,)
     arrays |= {"inputs": wanted.inputs} | dict(zip(("h0", "c0"), h0, strict=False))
     assert set(got) == set(arrays)
     for name, array in arrays.items():
-        tolerances.assert_close(got[name], array.ravel(), "gradients", precision)
+        tolerances.assert_close(got[name], array.ravel(), "gradients", dtype)
 
 
 def test_every_vjp_misuse_has_its_code_and_writes_nothing(run: Callable[..., str]) -> None:
@@ -167,34 +194,32 @@ def test_every_vjp_misuse_has_its_code_and_writes_nothing(run: Callable[..., str
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("precision", DTYPE_CODES)
+@pytest.mark.parametrize("precision", PRECISION_CODES)
 @pytest.mark.parametrize("projected", [False, True], ids=["outputs", "projected"])
 def test_numbers_from_c(
     run: Callable[..., str], cell: str, precision: str, projected: bool, tolerances: ModuleType
 ) -> None:
     # glibc fills what malloc returns with 0x7f bytes: 3.4e38 wherever too little is written.
-    arguments = (str(CELL_CODES[cell]), str(DTYPE_CODES[precision]), str(int(projected)))
-    lines = run(*arguments, MALLOC_PERTURB_="128").splitlines()
-    got = {name: np.array(rest, precision) for name, *rest in map(str.split, lines)}
+    lines = run(*arguments_of(cell, precision, projected), MALLOC_PERTURB_="128").splitlines()
+    dtype = dtype_of(precision)
+    got = {name: np.array(rest, dtype) for name, *rest in map(str.split, lines)}
 
-    weights = program_weights(cell, precision)
-    states = tuple(numbers((N_SUBJECTS, N_SEQUENCES, N_HIDDEN), seed, precision) for seed in (8, 9))
     wanted = rollout(
-        weights,
+        program_weights(cell, precision),
         numbers((N_SEQUENCES, N_STEPS, N_INPUTS), 7, precision),
-        states if cell == "lstm" else states[0],
+        program_state(cell, 8, precision),
         "reference",
-        precision,
+        dtype,
         numbers((N_ROWS, N_STEPS), 10, precision) if projected else None,
         return_states=True,
     )
     last = wanted.h_final if isinstance(wanted.h_final, tuple) else (wanted.h_final,)
     assert wanted.states is not None
     quantity = "projected" if projected else "outputs"
-    tolerances.assert_close(got["outputs"], wanted.outputs.ravel(), quantity, precision)
-    tolerances.assert_close(got["states"], wanted.states.ravel(), "states", precision)
+    tolerances.assert_close(got["outputs"], wanted.outputs.ravel(), quantity, dtype)
+    tolerances.assert_close(got["states"], wanted.states.ravel(), "states", dtype)
     for name, array in zip(("h_final", "c_final"), last, strict=False):
-        tolerances.assert_close(got[name], array.ravel(), "states", precision)
+        tolerances.assert_close(got[name], array.ravel(), "states", dtype)
     assert got["diverged"].tolist() == [0, 0, 0]
 
 

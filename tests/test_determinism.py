@@ -45,6 +45,8 @@ class Configuration:
     state: tuple[np.ndarray, ...] | None  # each (S,B,H)
     projection: np.ndarray | None  # (K,T) or (B,K,T)
     d_outputs: np.ndarray  # (S,B,T,O) or (S,B,K,O)
+    d_states: np.ndarray | None  # (S,B,T,H)
+    d_final: tuple[np.ndarray, ...] | None  # each (S,B,H)
     precision: str
 
     @property
@@ -58,6 +60,8 @@ class Configuration:
             inputs=self.inputs if self.shared else self.inputs[order],
             state=self.state and tuple(part[order] for part in self.state),
             d_outputs=self.d_outputs[order],
+            d_states=None if self.d_states is None else self.d_states[order],
+            d_final=self.d_final and tuple(part[order] for part in self.d_final),
         )
 
     def sequences(self, rows: slice) -> Configuration:
@@ -77,7 +81,7 @@ class Configuration:
             rollout(
                 self.weights,
                 self.inputs,
-                self.h0(),
+                one_or_all(self.state),
                 "cpu",
                 self.precision,
                 self.projection,
@@ -86,23 +90,28 @@ class Configuration:
             )
         )
 
-    def differentiate(self, n_threads: int) -> Arrays:
+    def differentiate(self, n_threads: int, states: np.ndarray | None = None) -> Arrays:
         """Gradients of weights and states, which have an axis S, and that of the inputs."""
         got = rollout_vjp(
             self.weights,
             self.inputs,
             self.d_outputs,
-            self.h0(),
+            one_or_all(self.state),
             "cpu",
             self.precision,
             self.projection,
             n_threads,
+            d_states=self.d_states,
+            d_h_final=one_or_all(self.d_final),
+            states=states,
         )
         h0 = got.h0 if isinstance(got.h0, tuple) else (got.h0,)
         return [*(getattr(got.weights, name) for name in WEIGHT_NAMES), *h0, got.inputs]
 
-    def h0(self) -> Any:
-        return self.state and (self.state if len(self.state) > 1 else self.state[0])
+
+def one_or_all(state: tuple[np.ndarray, ...] | None) -> Any:
+    """A state as an argument: a tuple for an LSTM alone."""
+    return state and (state if len(state) > 1 else state[0])
 
 
 def parts(result: RolloutResult) -> Arrays:
@@ -143,10 +152,13 @@ def configurations(draw: st.DrawFn, least_subjects: int = 1) -> Configuration:
     shapes = weight_shapes(cell, n_inputs, n_hidden, n_outputs)
     weights = RNNWeights(cell, *(scale * numbers(n_subjects, *s) for s in shapes.values()))
     per_subject = (n_subjects,) if draw(st.booleans()) else ()
-    state = None
-    if draw(st.booleans()):
-        size = (n_subjects, n_sequences, n_hidden)
-        state = tuple(numbers(*size) for _ in range(CELLS[cell].n_states))
+    size = (n_subjects, n_sequences, n_hidden)
+
+    def some_state() -> tuple[np.ndarray, ...] | None:
+        given = draw(st.booleans())
+        return tuple(numbers(*size) for _ in range(CELLS[cell].n_states)) if given else None
+
+    state = some_state()
     projection, rows = None, n_steps
     if draw(st.booleans()):
         rows = draw(st.integers(1, 7))
@@ -158,6 +170,8 @@ def configurations(draw: st.DrawFn, least_subjects: int = 1) -> Configuration:
         state,
         projection,
         numbers(n_subjects, n_sequences, rows, n_outputs),
+        numbers(*size[:2], n_steps, n_hidden) if draw(st.booleans()) else None,
+        some_state(),
         precision,
     )
 
@@ -221,16 +235,21 @@ def roll_out_in_turn(whole: Configuration, cut: int, n_threads: int) -> Arrays:
 @configured
 @given(data=st.data())
 def test_bits_of_gradients(pool: ThreadPoolExecutor, data: st.DataObject) -> None:
-    """Threads, repeats, groups and orders of subjects; all the variants run at the same time."""
+    """Threads, repeats, groups and orders of subjects, states that are known; all the variants
+    run at the same time."""
     draw = data.draw
     whole = draw(configurations())
     n_subjects = whole.d_outputs.shape[0]
     wanted = whole.differentiate(1)
     n_threads = draw(st.integers(2, 5))
     order = draw(st.permutations(range(n_subjects)))[: draw(st.integers(1, n_subjects))]
+    states = whole.roll_out(n_threads)[1] if draw(st.booleans()) else None
+    known = None if states is None else states[order]
 
-    same = [pool.submit(whole.differentiate, n) for n in (1, n_threads)]
-    some = pool.submit(whole.subjects(order).differentiate, n_threads)
+    same = [pool.submit(whole.differentiate, *how) for how in ((1, states), (n_threads, states))]
+    if states is not None:
+        same.append(pool.submit(whole.differentiate, n_threads))
+    some = pool.submit(whole.subjects(order).differentiate, n_threads, known)
     alone = pool.submit(whole.subjects(order[:1]).differentiate, 1)
 
     for again in same:
@@ -251,16 +270,22 @@ def test_a_subject_that_diverges_changes_no_other(data: st.DataObject) -> None:
     bad = draw(st.integers(0, n_subjects - 1))
     own = {name: getattr(whole.weights, name) for name in WEIGHT_NAMES}
     own |= {f"state{n}": part for n, part in enumerate(whole.state or ())}
+    own |= {f"d_final{n}": part for n, part in enumerate(whole.d_final or ())}
+    own |= {} if whole.d_states is None else {"d_states": whole.d_states}
     own |= {"d_outputs": whole.d_outputs} | ({} if whole.shared else {"inputs": whole.inputs})
     where = draw(st.sampled_from(sorted(own)))
     value = draw(st.sampled_from([np.nan, np.inf, -np.inf]))
     n_threads = draw(st.integers(2, 4))
+    known = draw(st.booleans())
 
-    healthy = whole.roll_out(n_threads)
-    healthy_gradients = whole.differentiate(n_threads)
+    def both() -> tuple[Arrays, Arrays]:
+        rolled_out = whole.roll_out(n_threads)
+        return rolled_out, whole.differentiate(n_threads, rolled_out[1] if known else None)
+
+    healthy, healthy_gradients = both()
     place = own[where][bad]
     place.flat[draw(st.integers(0, place.size - 1))] = value
-    hurt, hurt_gradients = whole.roll_out(n_threads), whole.differentiate(n_threads)
+    hurt, hurt_gradients = both()
 
     others = [s for s in range(n_subjects) if s != bad]
     assert_same_bits([part[others] for part in hurt], [part[others] for part in healthy])
@@ -272,6 +297,6 @@ def test_a_subject_that_diverges_changes_no_other(data: st.DataObject) -> None:
     outputs, states = hurt[0][bad], hurt[1][bad]
     finite = bool(np.isfinite(outputs).all() and np.isfinite(states).all())
     assert bool(hurt[-1][bad]) is not finite
-    # d_outputs are no part of a rollout; an infinite pre-activation is a gate at its bound.
-    if np.isnan(value) and where != "d_outputs":
+    # Gradients are no part of a rollout; an infinite pre-activation is a gate at its bound.
+    if np.isnan(value) and not where.startswith("d_"):
         assert not finite

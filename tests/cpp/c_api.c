@@ -17,12 +17,12 @@ static double get(const void *array, size_t i) {
     return real_size == 8 ? ((const double *)array)[i] : ((const float *)array)[i];
 }
 
-/* Multiples of 1/64 within +-9/64: exact in every float type, and the same in Python. */
+/* Multiples of 2^-14 within +-1/8: exact in float32, not in bfloat16, and the same in Python. */
 static void *numbers(size_t n, unsigned seed) {
     void *array = malloc(n * (size_t)real_size);
     size_t i;
     if (!array) exit(3);
-    for (i = 0; i < n; ++i) set(array, i, ((double)((i * 37 + seed * 11) % 19) - 9) / 64);
+    for (i = 0; i < n; ++i) set(array, i, ((double)((i * 37 + seed * 11) % 4019) - 2009) / 16384);
     return array;
 }
 
@@ -33,7 +33,7 @@ static void print(const char *name, const void *array, size_t n) {
     printf("\n");
 }
 
-static dtwin_rollout_params problem(int cell, int dtype, int projected) {
+static dtwin_rollout_params problem(int cell, int dtype, int weights, int projected) {
     const size_t gates[] = {1, 3, 4};
     const size_t rows = gates[cell] * H;
     const size_t out = projected ? K : T;
@@ -43,6 +43,7 @@ static dtwin_rollout_params problem(int cell, int dtype, int projected) {
     p.struct_size = sizeof p;
     p.cell = cell;
     p.dtype = dtype;
+    p.weights = weights;
     p.n_threads = 2;
     p.n_subjects = S;
     p.n_sequences = B;
@@ -79,14 +80,21 @@ static dtwin_rollout_params problem(int cell, int dtype, int projected) {
     return p;
 }
 
-static dtwin_rollout_vjp_params vjp_problem(int cell, int dtype, int projected) {
-    const dtwin_rollout_params p = problem(cell, dtype, projected);
+/* With gradients of the states and of the final ones, too, where they are `given`. */
+static dtwin_rollout_vjp_params vjp_problem(int cell, int dtype, int weights, int projected,
+                                            int given) {
+    const dtwin_rollout_params p = problem(cell, dtype, weights, projected);
     const size_t rows = (size_t)(p.w_hh_stride / H);
     dtwin_rollout_vjp_params g;
     memset(&g, 0, sizeof g);
     g.struct_size = sizeof g;
     g.rollout = p;
     g.d_outputs = numbers(S * B * (projected ? K : T) * O, 11);
+    if (given) {
+        g.d_states = numbers(S * B * T * H, 12);
+        g.d_h_final = numbers(S * B * H, 13);
+        g.d_c_final = numbers(S * B * H, 14);
+    }
     g.d_w_ih = numbers(S * rows * I, 0);
     g.d_w_hh = numbers(S * rows * H, 0);
     g.d_b_ih = numbers(S * rows, 0);
@@ -120,6 +128,9 @@ static void release(dtwin_rollout_params p) {
 static void release_vjp(dtwin_rollout_vjp_params g) {
     release(g.rollout);
     free((void *)g.d_outputs);
+    free((void *)g.d_states);
+    free((void *)g.d_h_final);
+    free((void *)g.d_c_final);
     free(g.d_w_ih);
     free(g.d_w_hh);
     free(g.d_b_ih);
@@ -131,15 +142,17 @@ static void release_vjp(dtwin_rollout_vjp_params g) {
     free(g.d_c0);
 }
 
-static int vjp_of(int cell, int dtype, int projected) {
-    const dtwin_rollout_vjp_params whole = vjp_problem(cell, dtype, projected);
+/* Where gradients of the states are `given`, the states are, too. */
+static int vjp_of(int cell, int dtype, int weights, int projected, int given) {
+    const dtwin_rollout_vjp_params whole = vjp_problem(cell, dtype, weights, projected, given);
     dtwin_rollout_vjp_params g = whole;
     const size_t rows = (size_t)(g.rollout.w_hh_stride / H);
-    int status;
+    int status = given ? dtwin_rollout(&whole.rollout) : DTWIN_OK;
+    if (given) g.states = whole.rollout.states;
     g.rollout.outputs = g.rollout.states = g.rollout.h_final = g.rollout.c_final = NULL;
     g.rollout.diverged = NULL;
     if (cell != DTWIN_LSTM) g.d_c0 = NULL;
-    status = dtwin_rollout_vjp(&g);
+    if (!status) status = dtwin_rollout_vjp(&g);
     if (status) {
         fprintf(stderr, "%s\n", dtwin_strerror(status));
         return 2;
@@ -157,8 +170,8 @@ static int vjp_of(int cell, int dtype, int projected) {
     return 0;
 }
 
-static int numbers_of(int cell, int dtype, int projected) {
-    dtwin_rollout_params p = problem(cell, dtype, projected);
+static int numbers_of(int cell, int dtype, int weights, int projected) {
+    dtwin_rollout_params p = problem(cell, dtype, weights, projected);
     const int status = dtwin_rollout(&p);
     if (status) {
         fprintf(stderr, "%s\n", dtwin_strerror(status));
@@ -207,7 +220,7 @@ static void scatter_vjp(dtwin_rollout_vjp_params *g) {
 /* Each misuse starts from a good problem; the results must stay as they were. */
 #define MISUSE(name, change)                                                            \
     do {                                                                                \
-        dtwin_rollout_params good = problem(DTWIN_LSTM, DTWIN_FLOAT32, 0), p = good;    \
+        dtwin_rollout_params good = problem(DTWIN_LSTM, DTWIN_FLOAT32, 0, 0), p = good; \
         int status;                                                                     \
         change;                                                                         \
         status = dtwin_rollout(&p);                                                     \
@@ -271,7 +284,7 @@ static int misuses(void) {
 /* The same for the gradients; d_b_out must stay as it was. */
 #define VJP_MISUSE(name, change)                                                         \
     do {                                                                                 \
-        dtwin_rollout_vjp_params good = vjp_problem(DTWIN_LSTM, DTWIN_FLOAT32, 0), p = good; \
+        dtwin_rollout_vjp_params good = vjp_problem(DTWIN_LSTM, DTWIN_FLOAT32, 0, 0, 0), p = good; \
         const double before = get(good.d_b_out, 0);                                      \
         int status;                                                                      \
         change;                                                                          \
@@ -335,7 +348,9 @@ int main(int argc, char **argv) {
     if (argc == 2 && !strcmp(argv[1], "isa")) return printf("%s\n", dtwin_isa()) < 0;
     if (argc == 2 && !strcmp(argv[1], "misuses")) return misuses();
     if (argc == 2 && !strcmp(argv[1], "vjp_misuses")) return vjp_misuses();
-    if (argc == 5) return vjp_of(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]));
-    if (argc == 4) return numbers_of(atoi(argv[1]), atoi(argv[2]), atoi(argv[3]));
+    if (argc == 7) {
+        return vjp_of(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atoi(argv[5]), atoi(argv[6]));
+    }
+    if (argc == 5) return numbers_of(atoi(argv[1]), atoi(argv[2]), atoi(argv[3]), atoi(argv[4]));
     return 1;
 }

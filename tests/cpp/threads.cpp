@@ -1,6 +1,7 @@
 // Calls from several threads at once, each with several threads of its own, on weights and inputs
-// that they share: every result must have the bits of the same call alone. Built with
-// -DDTWIN_SANITIZE=thread it shows races, with address,undefined what lies outside an array.
+// that they share: every result must have the bits of the same call alone, on one thread. Few
+// subjects have their sequences taken by several threads. Built with -DDTWIN_SANITIZE=thread it
+// shows races, with address,undefined what lies outside an array.
 
 #include <cstdio>
 #include <cstring>
@@ -14,7 +15,15 @@
 namespace {
 
 constexpr int kCallers = 4;
-constexpr int64_t kSubjects = 5, kInputs = 3, kOutputs = 6, kProjected = 2;
+constexpr int64_t kInputs = 3, kOutputs = 6, kProjected = 2;
+
+struct Shape {
+    int cell;
+    int64_t S, B, T, H;
+    bool projected;
+    bool given;     // gradients of the states and of the final ones, too
+    bool bfloat16;  // weights
+};
 
 // Reals within +-1/2.
 template <class F>
@@ -28,28 +37,35 @@ template <class F>
 struct Problem {
     dtwin_rollout_params p{};
     int64_t gates;
-    std::vector<F> w_ih, w_hh, b_ih, b_hh, w_out, b_out, inputs, h0, c0, projection, d_outputs;
+    std::vector<F> w_ih, w_hh, b_ih, b_hh, w_out, b_out, inputs, h0, c0, projection;
+    std::vector<F> d_outputs, d_states, d_h_final, d_c_final;
 
-    Problem(int cell, int64_t B, int64_t T, int64_t H, bool projected)
-        : gates((cell == DTWIN_LSTM  ? 4
-                 : cell == DTWIN_GRU ? 3
-                                     : 1) *
+    explicit Problem(const Shape& shape) : Problem(shape, shape.S, shape.B, shape.T, shape.H) {}
+
+    Problem(const Shape& shape, int64_t S, int64_t B, int64_t T, int64_t H)
+        : gates((shape.cell == DTWIN_LSTM  ? 4
+                 : shape.cell == DTWIN_GRU ? 3
+                                           : 1) *
                 H),
-          w_ih(numbers<F>(kSubjects * gates * kInputs, 1)),
-          w_hh(numbers<F>(kSubjects * gates * H, 2)),
-          b_ih(numbers<F>(kSubjects * gates, 3)),
-          b_hh(numbers<F>(kSubjects * gates, 4)),
-          w_out(numbers<F>(kSubjects * kOutputs * H, 5)),
-          b_out(numbers<F>(kSubjects * kOutputs, 6)),
+          w_ih(numbers<F>(S * gates * kInputs, 1)),
+          w_hh(numbers<F>(S * gates * H, 2)),
+          b_ih(numbers<F>(S * gates, 3)),
+          b_hh(numbers<F>(S * gates, 4)),
+          w_out(numbers<F>(S * kOutputs * H, 5)),
+          b_out(numbers<F>(S * kOutputs, 6)),
           inputs(numbers<F>(B * T * kInputs, 7)),
-          h0(numbers<F>(kSubjects * B * H, 8)),
-          c0(numbers<F>(kSubjects * B * H, 9)),
+          h0(numbers<F>(S * B * H, 8)),
+          c0(numbers<F>(S * B * H, 9)),
           projection(numbers<F>(kProjected * T, 10)),
-          d_outputs(numbers<F>(kSubjects * B * (projected ? kProjected : T) * kOutputs, 11)) {
+          d_outputs(numbers<F>(S * B * (shape.projected ? kProjected : T) * kOutputs, 11)),
+          d_states(numbers<F>(shape.given ? S * B * T * H : 0, 12)),
+          d_h_final(numbers<F>(shape.given ? S * B * H : 0, 13)),
+          d_c_final(numbers<F>(shape.given ? S * B * H : 0, 14)) {
         p.struct_size = sizeof p;
-        p.cell = cell;
+        p.cell = shape.cell;
         p.dtype = sizeof(F) == sizeof(double) ? DTWIN_FLOAT64 : DTWIN_FLOAT32;
-        p.n_subjects = kSubjects;
+        p.weights = shape.bfloat16 ? DTWIN_WEIGHTS_BFLOAT16 : DTWIN_WEIGHTS_FULL;
+        p.n_subjects = S;
         p.n_sequences = B;
         p.n_steps = T;
         p.n_inputs = kInputs;
@@ -70,66 +86,85 @@ struct Problem {
         p.inputs_sequence_stride = T * kInputs;
         p.h0 = h0.data();
         p.c0 = c0.data();
-        if (projected) {
+        if (shape.projected) {
             p.projection = projection.data();
             p.n_projected = kProjected;
         }
     }
 };
 
-// All results of the rollout and its gradients.
+// All results of the rollout and its gradients, those with and without its states.
 template <class F>
 struct Results {
     int status = -1;
-    std::vector<uint8_t> diverged = std::vector<uint8_t>(kSubjects);
-    std::vector<std::vector<F>> arrays;
+    std::vector<uint8_t> diverged;
+    std::vector<std::vector<F>> rolled_out, gradients, gradients_of_known;
 
-    F* room(int64_t n) {
-        arrays.emplace_back(n);
-        return arrays.back().data();
+    Results(const Problem<F>& problem, int n_threads) : diverged(problem.p.n_subjects) {
+        dtwin_rollout_params p = problem.p;
+        p.n_threads = n_threads;
+        status = roll_out(p, static_cast<int64_t>(problem.d_outputs.size()));
+        if (!status) status = differentiate(problem, p, nullptr, &gradients);
+        const void* states = rolled_out[1].data();
+        if (!status) status = differentiate(problem, p, states, &gradients_of_known);
     }
 
-    Results(const Problem<F>& problem, int n_threads) {
-        dtwin_rollout_params p = problem.p;
-        const int64_t S = p.n_subjects, B = p.n_sequences, T = p.n_steps, H = p.n_hidden;
-        p.n_threads = n_threads;
+    bool same_bits(const Results& other) const {
+        return !status && !other.status && diverged == other.diverged &&
+               same(rolled_out, other.rolled_out) && same(gradients, other.gradients) &&
+               same(gradients_of_known, other.gradients);
+    }
 
+  private:
+    int roll_out(dtwin_rollout_params p, int64_t n_outputs) {
+        const int64_t rows = p.n_subjects * p.n_sequences, H = p.n_hidden;
+        const auto room = [this](int64_t n) { return rolled_out.emplace_back(n).data(); };
+        p.outputs = room(n_outputs);
+        p.states = room(rows * p.n_steps * H);
+        p.h_final = room(rows * H);
+        p.c_final = room(rows * H);
+        p.diverged = diverged.data();
+        return dtwin_rollout(&p);
+    }
+
+    static int differentiate(const Problem<F>& problem, const dtwin_rollout_params& p,
+                             const void* states, std::vector<std::vector<F>>* results) {
+        const int64_t S = p.n_subjects, B = p.n_sequences, H = p.n_hidden;
+        const auto room = [results](int64_t n) { return results->emplace_back(n).data(); };
+        const auto given = [](const std::vector<F>& d) { return d.empty() ? nullptr : d.data(); };
         dtwin_rollout_vjp_params g{};
         g.struct_size = sizeof g;
         g.rollout = p;
+        g.states = states;
         g.d_outputs = problem.d_outputs.data();
+        g.d_states = given(problem.d_states);
+        g.d_h_final = given(problem.d_h_final);
+        g.d_c_final = given(problem.d_c_final);
         g.d_w_ih = room(S * problem.gates * kInputs);
         g.d_w_hh = room(S * problem.gates * H);
         g.d_b_ih = room(S * problem.gates);
         g.d_b_hh = room(S * problem.gates);
         g.d_w_out = room(S * kOutputs * H);
         g.d_b_out = room(S * kOutputs);
-        g.d_inputs = room(S * B * T * kInputs);
+        g.d_inputs = room(S * B * p.n_steps * kInputs);
         g.d_h0 = room(S * B * H);
         g.d_c0 = room(S * B * H);
-
-        p.outputs = room(static_cast<int64_t>(problem.d_outputs.size()));
-        p.states = room(S * B * T * H);
-        p.h_final = room(S * B * H);
-        p.c_final = room(S * B * H);
-        p.diverged = diverged.data();
-        status = dtwin_rollout(&p);
-        if (!status) status = dtwin_rollout_vjp(&g);
+        return dtwin_rollout_vjp(&g);
     }
 
-    bool same_bits(const Results& other) const {
-        if (status || other.status || diverged != other.diverged) return false;
-        for (size_t i = 0; i < arrays.size(); ++i) {
-            const size_t bytes = arrays[i].size() * sizeof(F);
-            if (std::memcmp(arrays[i].data(), other.arrays[i].data(), bytes)) return false;
+    static bool same(const std::vector<std::vector<F>>& ours,
+                     const std::vector<std::vector<F>>& theirs) {
+        for (size_t i = 0; i < ours.size(); ++i) {
+            const size_t bytes = ours[i].size() * sizeof(F);
+            if (std::memcmp(ours[i].data(), theirs[i].data(), bytes)) return false;
         }
-        return true;
+        return ours.size() == theirs.size();
     }
 };
 
 template <class F>
-int failures_of(int cell, int64_t B, int64_t T, int64_t H, bool projected) {
-    const Problem<F> problem(cell, B, T, H, projected);
+int failures_of(const Shape& shape) {
+    const Problem<F> problem(shape);
     std::vector<std::optional<Results<F>>> found(kCallers);
     std::vector<std::thread> callers;
     for (int i = 0; i < kCallers; ++i) {
@@ -141,10 +176,11 @@ int failures_of(int cell, int64_t B, int64_t T, int64_t H, bool projected) {
     for (int i = 0; i < kCallers; ++i) failures += !found[i]->same_bits(alone);
     if (failures) {
         std::printf(
-            "cell %d, %zu-byte reals, B %ld, T %ld, H %ld, projection %d: status %d, %d of "
-            "%d calls differ\n",
-            cell, sizeof(F), static_cast<long>(B), static_cast<long>(T), static_cast<long>(H),
-            projected, alone.status, failures, kCallers);
+            "cell %d, %zu-byte reals, S %ld, B %ld, T %ld, H %ld, projection %d, d_states %d, "
+            "bfloat16 %d: status %d, %d of %d calls differ\n",
+            shape.cell, sizeof(F), static_cast<long>(shape.S), static_cast<long>(shape.B),
+            static_cast<long>(shape.T), static_cast<long>(shape.H), shape.projected, shape.given,
+            shape.bfloat16, alone.status, failures, kCallers);
     }
     return failures;
 }
@@ -157,10 +193,20 @@ int main() {
         for (bool projected : {false, true}) {
             for (int64_t H : {1, 17, 40}) {
                 for (int64_t B : {1, 7, 50}) {
-                    const int64_t T = B == 7 ? 70 : 9;
-                    failures += failures_of<float>(cell, B, T, H, projected);
-                    failures += failures_of<double>(cell, B, T, H, projected);
+                    const Shape shape{cell, 5, B, B == 7 ? 70 : 9, H, projected, false, false};
+                    failures += failures_of<float>(shape);
+                    failures += failures_of<double>(shape);
                     problems += 2;
+                }
+            }
+            for (int64_t B : {3, 31, 50}) {
+                for (bool given : {false, true}) {
+                    Shape shape{cell, B == 50 ? 2 : 1, B, 9, 17, projected, given, false};
+                    failures += failures_of<float>(shape);
+                    failures += failures_of<double>(shape);
+                    shape.bfloat16 = true;
+                    failures += failures_of<float>(shape);
+                    problems += 3;
                 }
             }
         }
