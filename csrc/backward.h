@@ -23,7 +23,6 @@
 namespace dtwin::DTWIN_ISA {
 
 constexpr int64_t kKeptBytes = 64 << 20;  // of a segment's steps, unless sqrt(T) steps take more
-constexpr int64_t kFewSequences = 6;      // fewer leave a tile of the recurrence's product empty
 constexpr int64_t kManySequences = 12;    // of a block: more would leave threads without one
 
 // The gradients of one subject's weights.
@@ -57,7 +56,7 @@ class Backward : private Recurrence<Cell, F, W> {
           partial_(workspace.take<F>(std::max(H, p_.n_outputs), 1)) {}
 
     // Of the sequences of a subject.
-    int64_t blocks() const { return (p_.n_sequences + sequences_ - 1) / sequences_; }
+    int64_t blocks() const { return divide_up(p_.n_sequences, sequences_); }
 
     // The gradients of the blocks [first, last) of a subject. Block 0 writes those of the weights,
     // the others add theirs.
@@ -105,8 +104,7 @@ class Backward : private Recurrence<Cell, F, W> {
         const int64_t most = std::min(kManySequences, p.n_sequences);
         const int64_t fit = std::clamp(kKeptBytes / times(p.n_steps, step_bytes(p)),
                                        std::min(kFewSequences, most), most);
-        const int64_t blocks = (p.n_sequences + fit - 1) / fit;
-        return (p.n_sequences + blocks - 1) / blocks;  // all about as large
+        return divide_up(p.n_sequences, divide_up(p.n_sequences, fit));  // all about as large
     }
 
     int64_t segment_steps() const {
@@ -114,7 +112,7 @@ class Backward : private Recurrence<Cell, F, W> {
         return std::clamp(kKeptBytes / times(sequences_, step_bytes(p_)), root, p_.n_steps);
     }
 
-    int64_t segments() const { return (p_.n_steps + steps_ - 1) / steps_; }
+    int64_t segments() const { return divide_up(p_.n_steps, steps_); }
 
     template <class Action>
     void for_each_gradient(Action act) const {
@@ -288,11 +286,10 @@ class Backward : private Recurrence<Cell, F, W> {
         std::fill_n(projected_, K * hidden_, F(0));
         gemm(K, hidden_, n_, projection, T, states(b), onto(projected_, hidden_));
         gemm_transposed(O, H, K, d_outputs, O, projected, to_.w_out, H, left_);
-        F* d_b_out = to_.b_out;
         for (int64_t k = 0; k < K; ++k) {
             F sum = 0;
             for (int64_t i = 0; i < n_; ++i) sum += projection[k * T + i];
-            for (int64_t o = 0; o < O; ++o) d_b_out[o] += sum * d_outputs[k * O + o];
+            for (int64_t o = 0; o < O; ++o) to_.b_out[o] += sum * d_outputs[k * O + o];
         }
     }
 

@@ -255,11 +255,7 @@ int64_t wanted_threads(const dtwin_rollout_params& p) {
     return std::min<int64_t>(wanted, DTWIN_MAX_THREADS);
 }
 
-constexpr int64_t kEvenly = 4;        // items for each thread: the last ones to end wait little
-constexpr int64_t kFewSequences = 6;  // fewer at once would not use a vector unit fully
-
-// n over m, rounded up; at least 1.
-int64_t share(int64_t n, int64_t m) { return (n + m - 1) / m; }
+constexpr int64_t kEvenly = 4;  // items for each thread: the last ones to end wait little
 
 // The threads of one call; they are joined on every way out.
 class Threads {
@@ -358,8 +354,8 @@ int run_rollout(const dtwin_rollout_params& params) {
     // An item is a subject, or a part of its sequences where that keeps more threads at work.
     const int64_t S = params.n_subjects, B = params.n_sequences;
     const int64_t n_threads = wanted_threads(params);
-    const int64_t parts = std::max(std::min(B, share(n_threads, S)),
-                                   std::min(B / kFewSequences, share(kEvenly * n_threads, S)));
+    const int64_t parts = std::max(std::min(B, divide_up(n_threads, S)),
+                                   std::min(B / kFewSequences, divide_up(kEvenly * n_threads, S)));
     std::unique_ptr<bool[]> finite(new (std::nothrow) bool[S * parts]);
     if (!finite) return DTWIN_ERROR_MEMORY;
     const auto run = [&](int64_t item, void* workspace) {

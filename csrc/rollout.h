@@ -10,6 +10,11 @@
 
 namespace dtwin {
 
+constexpr int64_t kFewSequences = 6;  // fewer leave a tile of the recurrence's product empty
+
+// n / m of what is positive, rounded up.
+constexpr int64_t divide_up(int64_t n, int64_t m) { return (n + m - 1) / m; }
+
 // Lets the blocks of each subject go on one after the other, on whatever threads they are. A thread
 // must start on a block before any starts on a later one of that subject.
 class Turns {
