@@ -24,6 +24,16 @@ from dtwin_fast.twin import Twin
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def load(path: Path) -> ModuleType:
+    """A module beside the tests, which are no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_torch_thread() -> None:
     """The tests' products are tiny: torch's threads would spend the time waiting for each other."""
@@ -42,12 +52,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tolerances() -> ModuleType:
     """tests/tolerances.py: the one table of tolerances."""
-    spec = importlib.util.spec_from_file_location("tolerances", ROOT / "tests" / "tolerances.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(ROOT / "tests" / "tolerances.py")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -74,8 +79,8 @@ def run(*arguments: str | Path, **environment: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def build_program(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Build a program of tests/cpp by its CMake target, with the engine's C library.
+def build_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build folder of CMake, configured.
 
     ``make asan``, ``tsan`` and ``aarch64`` put options of CMake into DTWIN_CMAKE_OPTIONS.
     """
@@ -88,12 +93,37 @@ def build_program(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
         folder,
         *os.environ.get("DTWIN_CMAKE_OPTIONS", "").split(),
     )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def build_program(build_folder: Path) -> Callable[[str], Path]:
+    """Build a program of tests/cpp by its CMake target, with the engine's C library."""
 
     def build(target: str) -> Path:
-        run(command("cmake"), "--build", folder, "--target", target)
-        return folder / target
+        jobs = str(os.cpu_count() or 1)
+        run(command("cmake"), "--build", build_folder, "--target", target, "--parallel", jobs)
+        return build_folder / target
 
     return build
+
+
+@pytest.fixture(scope="session")
+def cuda_emulator(build_folder: Path, build_program: Callable[[str], Path]) -> Path:
+    """The library of tests/cuda_emulator, for DTWIN_LIBCUDA and DTWIN_LIBCUBLAS."""
+    if "DTWIN_SANITIZE" in os.environ.get("DTWIN_CMAKE_OPTIONS", ""):
+        pytest.skip("sanitizers do not follow the emulated GPU's fibers")
+    if "DTWIN_EMULATOR" in os.environ:
+        pytest.skip("Python cannot load a library for another processor")
+    if "cuda_emulator" not in run(command("cmake"), "--build", build_folder, "--target", "help"):
+        pytest.skip("no CUDA compiler with cuda.h is here")
+    return build_program("cuda_emulator").with_name("libcuda_emulator.so")
+
+
+@pytest.fixture(scope="session")
+def emulator_driver() -> ModuleType:
+    """tests/cuda_emulator/driver.py: the emulated GPU from Python."""
+    return load(ROOT / "tests" / "cuda_emulator" / "driver.py")
 
 
 @pytest.fixture(scope="session")
