@@ -300,7 +300,7 @@ class Backward : private Recurrence<Cell, F, W> {
                 for (int64_t j = 0; j < hidden_; j += kLanes<F>) retreat(t, b, j);
             }
             for (int g = 0; g < Cell::kGates; ++g) {
-                gemm(count_, hidden_, H, step(t, 0) + Cell::kHiddenSlot[g] * hidden_, slots_,
+                gemm(count_, hidden_, H, step(t, 0) + Cell::hidden_slot(g) * hidden_, slots_,
                      w_hh_back_.from_row(g * H), onto(state_row(d_states_, t, 0), hidden_));
             }
         }
@@ -326,7 +326,7 @@ class Backward : private Recurrence<Cell, F, W> {
         const int64_t depth = n_ * count_;
         for (int g = 0; g < Cell::kGates; ++g) {
             const F* d_x = step(0, 0) + g * hidden_;
-            const F* d_h = step(0, 0) + Cell::kHiddenSlot[g] * hidden_;
+            const F* d_h = step(0, 0) + Cell::hidden_slot(g) * hidden_;
             gemm_transposed(H, H, depth, d_h, slots_, {states_, hidden_, kPanel<F>},
                             to_.w_hh + g * H * H, H, left_);
             add_rows(H, depth, d_x, slots_, to_.b_ih + g * H, partial_);

@@ -9,13 +9,15 @@ namespace dtwin::DTWIN_ISA {
 struct Gru {
     static constexpr int kGates = 3;
     static constexpr int kStates = 1;
-    static constexpr int kSlots = 4;                       // what backward() takes and leaves
-    static constexpr int kHiddenSlot[kGates] = {0, 1, 3};  // where it leaves the gradient of h
+    static constexpr int kSlots = 4;  // what backward() takes and leaves
     static constexpr bool kKeepsState = false;
+
+    // The slot where backward() leaves the gradient of a gate's h.
+    DTWIN_CELL static constexpr int hidden_slot(int gate) { return gate < 2 ? gate : 3; }
 
     // x = W_ih x_t + b_ih and h = W_hh h_{t-1} + b_hh, by gate; state is replaced.
     template <class F>
-    static void forward(const Vec<F>* x, const Vec<F>* h, Vec<F>* state, Vec<F>* slots) {
+    DTWIN_CELL static void forward(const Vec<F>* x, const Vec<F>* h, Vec<F>* state, Vec<F>* slots) {
         const Vec<F> r = sigmoid<F>(x[0] + h[0]);
         const Vec<F> z = sigmoid<F>(x[1] + h[1]);
         const Vec<F> n = tanh<F>(x[2] + r * h[2]);
@@ -26,7 +28,8 @@ struct Gru {
     // Turns forward's slots into the gradients of x (in the first slots) and h, and the gradient
     // of the state after the step into that of the state before, but for the way through h.
     template <class F>
-    static void backward(const Vec<F>* before, const Vec<F>*, Vec<F>* d_state, Vec<F>* slots) {
+    DTWIN_CELL static void backward(const Vec<F>* before, const Vec<F>*, Vec<F>* d_state,
+                                    Vec<F>* slots) {
         const Vec<F> r = slots[0], z = slots[1], n = slots[2], h_n = slots[3];
         const Vec<F> d_n = d_state[0] * (F(1) - z) * (F(1) - n * n);
         slots[0] = d_n * h_n * r * (F(1) - r);

@@ -17,6 +17,8 @@
 #include <arm_neon.h>
 #endif
 
+#define DTWIN_CELL  // before the functions of a cell: what a compiler for GPUs wants to read there
+
 namespace dtwin::DTWIN_ISA {
 
 #if defined(__AVX512F__)
