@@ -53,7 +53,10 @@ typedef enum dtwin_status {
     DTWIN_ERROR_MEMORY = 10,   /* the workspace could not be allocated */
     DTWIN_ERROR_ISA = 11,      /* DTWIN_ISA names an instruction set that cannot run here */
     DTWIN_ERROR_OVERLAP = 12,  /* a result shares memory with another array */
-    DTWIN_ERROR_WEIGHTS = 13   /* weights is not a dtwin_weights, or does not go with dtype */
+    DTWIN_ERROR_WEIGHTS = 13,  /* weights is not a dtwin_weights, or does not go with dtype */
+    /* From the functions of dtwin_cuda.h; dtwin_cuda_message() says more. */
+    DTWIN_ERROR_CUDA = 14,       /* there is no GPU that can run, or it failed */
+    DTWIN_ERROR_UNSUPPORTED = 15 /* the GPU cannot run these sizes or this dtype */
 } dtwin_status;
 
 #define DTWIN_MAX_THREADS 1024

@@ -437,6 +437,10 @@ const char* dtwin_strerror(int status) {
         case DTWIN_ERROR_WEIGHTS:
             return "weights is not a dtwin_weights, or is bfloat16 with arrays that are not "
                    "float32";
+        case DTWIN_ERROR_CUDA:
+            return "there is no GPU that can run, or it failed";
+        case DTWIN_ERROR_UNSUPPORTED:
+            return "the GPU cannot run these sizes or this dtype";
         case DTWIN_ERROR_OVERLAP:
             return "a result overlaps another array";
         default:

@@ -104,8 +104,9 @@ class Forward {
         const int steps = loop.T - t < p.input_steps ? loop.T - t : p.input_steps;
         float* to = reinterpret_cast<float*>(inputs_);
         for (int b = 0; b < me.count; ++b) {
-            const float* from = p.inputs + me.subject * p.inputs_stride +
-                                (static_cast<int64_t>(me.first + b) * loop.T + t) * I;
+            const float* from = p.inputs + me.subject * p.inputs_subject_stride +
+                                (me.first + b) * p.inputs_sequence_stride +
+                                static_cast<int64_t>(t) * I;
             for (int i = thread_index(); i < steps * padded; i += thread_count()) {
                 const int column = i % padded, step = i / padded;
                 to[(b * p.input_steps + step) * padded + column] =

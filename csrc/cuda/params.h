@@ -7,6 +7,11 @@
 
 namespace dtwin::gpu {
 
+// Whether a thread's weights pass through shared memory on their way into registers: where the
+// compiler would else keep too much in registers at once.
+template <bool kBFloat16, int kFours>
+constexpr bool kPassThroughShared = kBFloat16 || kFours > 4;
+
 // How the time loop of some subjects is laid over threads. A block keeps the weights of `units`
 // hidden units; the `cluster` blocks of a subject's sequences exchange the vector that all of the
 // weights multiply. Offsets are bytes into shared memory.
@@ -37,8 +42,8 @@ struct ForwardParams {
     const float* b_ih;
     const float* b_hh;
     int64_t w_ih_stride, b_ih_stride, b_hh_stride;
-    const float* inputs;  // [T, I] for each sequence, which follow each other
-    int64_t inputs_stride;
+    const float* inputs;  // [T, I] for each subject and sequence
+    int64_t inputs_subject_stride, inputs_sequence_stride;
     const float* h0;          // [S, B, H] or null
     const float* c0;          // likewise
     const float* projection;  // [K, T] for each sequence

@@ -14,7 +14,7 @@ namespace dtwin::gpu {
 
 // Four weights as they are kept.
 struct Float32 {
-    static constexpr bool kWider = false;  // whether the numbers it comes from are
+    static constexpr bool kBFloat16 = false;
     struct alignas(16) Words {
         uint32_t at[4];
     };
@@ -38,7 +38,7 @@ struct Float32 {
 };
 
 struct BFloat16 {
-    static constexpr bool kWider = true;
+    static constexpr bool kBFloat16 = true;
     struct alignas(8) Words {
         uint32_t at[2];
     };
@@ -71,7 +71,8 @@ class Stationary {
 
   public:
     // weight(u, gate, column, H) of the group's unit u, zero beyond the matrix. `shared` has room
-    // for kRows * (loop.fours - kFours) words of each thread, and for kFours where that is more.
+    // for kRows * (loop.fours - kFours) words of each thread, and for kFours where they pass
+    // through it.
     template <class Weight>
     DTWIN_DEVICE void take(char* shared, const Loop& loop, Weight weight) {
         shared_ = reinterpret_cast<Words*>(shared);
@@ -80,8 +81,7 @@ class Stationary {
         for (int r = 0; r < kRows; ++r) {
             // Or the compiler keeps the addresses of all columns for the rows to come.
             const int H = afresh(loop.H);
-            if constexpr (Format::kWider) {
-                // Or it keeps the wider numbers of all rows until the loop over time.
+            if constexpr (kPassThroughShared<Format::kBFloat16, kFours>) {
                 DTWIN_UNROLL_2
                 for (int c = 0; c < kFours; ++c) {
                     shared_[c * thread_count() + thread_index()] = four(r, c, H, weight);

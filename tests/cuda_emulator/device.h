@@ -42,6 +42,7 @@ struct EmulatedKernel {
 // Inlined for another reason than on a GPU: two files may give one name to different functions.
 #define DTWIN_DEVICE inline __attribute__((always_inline))
 #define DTWIN_UNROLL
+#define DTWIN_UNROLL_2
 #define DTWIN_ROLLED
 
 namespace dtwin::gpu {
@@ -80,6 +81,15 @@ DTWIN_DEVICE float float_of(uint32_t bits) {
 }
 DTWIN_DEVICE float fma(float a, float b, float c) { return std::fma(a, b, c); }
 
+DTWIN_DEVICE int afresh(int v) { return v; }
+
+DTWIN_DEVICE uint32_t upper_half(float v) {
+    const uint32_t bits = bits_of(v);
+    return (v != v ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+DTWIN_DEVICE uint32_t narrow(float low, float high) {
+    return upper_half(low) | upper_half(high) << 16;
+}
 DTWIN_DEVICE float widen_low(uint32_t pair) { return float_of(pair << 16); }
 DTWIN_DEVICE float widen_high(uint32_t pair) { return float_of(pair & 0xffff0000u); }
 
