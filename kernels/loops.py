@@ -78,27 +78,110 @@ def forward_loop(
     if STATES == 2:
         state = state + (tl.load(c0 + of_sequence * n_hidden + j, mask=mask, other=0.0),)
 
-    x += subject * x_subject + sequence.to(tl.int64)[:, None] * x_sequence + j
-    states += of_sequence * n_steps * n_hidden + j
-    cells += of_sequence * n_steps * n_hidden + j
-    kept += of_sequence * n_steps * KEPT * n_hidden + j
-    x_t = load_tiles(x, n_hidden, mask, GATES)
+    # Addresses of rows walk over the steps: those of tiles would take registers of each element.
+    x += subject * x_subject + sequence.to(tl.int64)[:, None] * x_sequence
+    states += of_sequence * n_steps * n_hidden
+    cells += of_sequence * n_steps * n_hidden
+    kept += of_sequence * n_steps * KEPT * n_hidden
+    x_t = load_tiles(x + j, n_hidden, mask, GATES)
     for t in range(n_steps):
         # Asked for a step ahead, so that the wait for memory is hidden; the last step's twice.
         x += tl.where(t + 1 < n_steps, x_step, 0)
-        x_next = load_tiles(x, n_hidden, mask, GATES)
+        x_next = load_tiles(x + j, n_hidden, mask, GATES)
         h = ()
         for g in tl.static_range(GATES):
             h = h + (product(state[0], w_hh[g], DOT) + b_hh[g],)
         state, of_step = CELL(x_t, h, state)
-        tl.store(states, state[0], mask=mask)
+        tl.store(states + j, state[0], mask=mask)
         states += n_hidden
         if KEEP:
-            store_tiles(kept, n_hidden, of_step, mask, KEPT)
+            store_tiles(kept + j, n_hidden, of_step, mask, KEPT)
             kept += KEPT * n_hidden
             if STATES == 2:
-                tl.store(cells, state[1], mask=mask)
+                tl.store(cells + j, state[1], mask=mask)
                 cells += n_hidden
         x_t = x_next
     if STATES == 2:
         tl.store(c_final + of_sequence * n_hidden + j, state[1], mask=mask)
+
+
+@triton.jit(do_not_specialize=["n_sequences", "n_steps", "n_hidden"])
+def backward_loop(
+    w,  # (S,G,H,H) W_hh of each gate
+    d_states,  # (S,B,T,H), the way through the next state left out
+    states,  # (S,B,T+1,H), h0 first
+    cells,  # (S,B,T+1,H), c0 first, for an LSTM
+    kept,  # (S,B,T,n_kept,H)
+    d_slots,  # (S,B,T,n_slots,H) out
+    d_h,  # (S,B,H) gradient of the last state, replaced by that of h0
+    d_c,
+    n_sequences: tl.int32,
+    n_steps: tl.int32,
+    n_hidden: tl.int32,
+    CELL: tl.constexpr,
+    STATES: tl.constexpr,
+    KEPT: tl.constexpr,
+    SLOTS: tl.constexpr,
+    HIDDEN_SLOTS: tl.constexpr,
+    DOT: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SIZE: tl.constexpr,
+):
+    n_blocks = tl.cdiv(n_sequences, BLOCK)
+    subject = (tl.program_id(0) // n_blocks).to(tl.int64)
+    sequence = (tl.program_id(0) % n_blocks) * BLOCK + tl.arange(0, BLOCK)
+    j = tl.arange(0, SIZE)[None, :]
+    mask = (sequence < n_sequences)[:, None] & (j < n_hidden)
+    of_sequence = (subject * n_sequences + sequence)[:, None]
+
+    GATES: tl.constexpr = len(HIDDEN_SLOTS)
+    w_hh = load_matrices(
+        w + subject * GATES * n_hidden * n_hidden, n_hidden * n_hidden, n_hidden, GATES, SIZE
+    )
+    d_h += of_sequence * n_hidden + j
+    d_c += of_sequence * n_hidden + j
+    d_state = (tl.load(d_h, mask=mask, other=0.0),)
+    if STATES == 2:
+        d_state = d_state + (tl.load(d_c, mask=mask, other=0.0),)
+
+    # Rows of the last step.
+    last = of_sequence * n_steps + n_steps - 1
+    d_states += last * n_hidden
+    states += (last + of_sequence) * n_hidden
+    cells += (last + of_sequence) * n_hidden
+    kept += last * KEPT * n_hidden
+    d_slots += last * SLOTS * n_hidden
+    after = (tl.load(states + n_hidden + j, mask=mask, other=0.0),)
+    if STATES == 2:
+        after = after + (tl.load(cells + n_hidden + j, mask=mask, other=0.0),)
+    from_readout = tl.load(d_states + j, mask=mask, other=0.0)
+    of_step = load_tiles(kept + j, n_hidden, mask, KEPT)
+    before = (tl.load(states + j, mask=mask, other=0.0),)
+    if STATES == 2:
+        before = before + (tl.load(cells + j, mask=mask, other=0.0),)
+    for t in range(n_steps):
+        # Asked for a step ahead, as in forward_loop.
+        back = tl.where(t + 1 < n_steps, n_hidden, 0)
+        d_states -= back
+        states -= back
+        cells -= back
+        kept -= back * KEPT
+        readout_next = tl.load(d_states + j, mask=mask, other=0.0)
+        kept_next = load_tiles(kept + j, n_hidden, mask, KEPT)
+        before_next = (tl.load(states + j, mask=mask, other=0.0),)
+        if STATES == 2:
+            before_next = before_next + (tl.load(cells + j, mask=mask, other=0.0),)
+
+        d_total = (d_state[0] + from_readout,) + d_state[1:]
+        d, d_before = CELL(of_step, before, after, d_total)
+        store_tiles(d_slots + j, n_hidden, d, mask, SLOTS)
+        d_slots -= SLOTS * n_hidden
+        d_hidden = d_before[0]
+        for g in tl.static_range(GATES):
+            d_hidden += product(d[HIDDEN_SLOTS[g]], w_hh[g], DOT)
+        d_state = (d_hidden,) + d_before[1:]
+        after = before
+        from_readout, of_step, before = readout_next, kept_next, before_next
+    tl.store(d_h, d_state[0], mask=mask)
+    if STATES == 2:
+        tl.store(d_c, d_state[1], mask=mask)

@@ -21,18 +21,20 @@ def product(rows, matrix, DOT: tl.constexpr):
     DOT: the type of the tensor cores' operands, or None for one row.
     """
     if DOT is None:
-        column = tl.reshape(rows, (rows.shape[1], 1))
-        return tl.sum(column * matrix.to(tl.float32), axis=0)[None, :]
-    if matrix.dtype == tl.float32:
+        column = tl.sum(rows, axis=0)[:, None]
+        sums = tl.sum(column * matrix.to(tl.float32), axis=0)[None, :]
+    elif matrix.dtype == tl.float32:
         # Three products of TF32 parts: the error of a float32 product, at tensor-core speed.
         # "ieee" would be summed by single threads, each with a copy of much of the matrix.
-        return tl.dot(rows, matrix, input_precision="tf32x3")
-    # bfloat16 weights are exact, and three bfloat16 parts hold a float32's 24 bits.
-    high = rows.to(tl.bfloat16)
-    rest = rows - high.to(tl.float32)
-    middle = rest.to(tl.bfloat16)
-    low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
-    matrix = matrix.to(DOT)
-    sum_ = tl.dot(low.to(DOT), matrix, input_precision="ieee")
-    sum_ = tl.dot(middle.to(DOT), matrix, sum_, input_precision="ieee")
-    return tl.dot(high.to(DOT), matrix, sum_, input_precision="ieee")
+        sums = tl.dot(rows, matrix, input_precision="tf32x3")
+    else:
+        # bfloat16 weights are exact, and three bfloat16 parts hold a float32's 24 bits.
+        high = rows.to(tl.bfloat16)
+        rest = rows - high.to(tl.float32)
+        middle = rest.to(tl.bfloat16)
+        low = (rest - middle.to(tl.float32)).to(tl.bfloat16)
+        right = matrix.to(DOT)
+        sums = tl.dot(low.to(DOT), right, input_precision="ieee")
+        sums = tl.dot(middle.to(DOT), right, sums, input_precision="ieee")
+        sums = tl.dot(high.to(DOT), right, sums, input_precision="ieee")
+    return sums
