@@ -44,8 +44,8 @@ def forward_loop(
     b,  # (S,G*H) b_hh
     h0,  # (S,B,H)
     c0,
-    states,  # (S,B,T,H) out
-    cells,  # (S,B,T,H) out, where KEEP, for an LSTM
+    states,  # (S,B,T,H) out, dense but for the stride of the sequences
+    cells,  # (S,B,T,H) out with the same strides, where KEEP, for an LSTM
     kept,  # (S,B,T,n_kept,H) out, where KEEP
     c_final,  # (S,B,H) out, for an LSTM
     n_sequences: tl.int32,
@@ -54,6 +54,7 @@ def forward_loop(
     x_subject: tl.int64,
     x_sequence: tl.int64,
     x_step: tl.int64,
+    states_sequence: tl.int64,
     CELL: tl.constexpr,
     STATES: tl.constexpr,
     GATES: tl.constexpr,
@@ -80,8 +81,8 @@ def forward_loop(
 
     # Addresses of rows walk over the steps: those of tiles would take registers of each element.
     x += subject * x_subject + sequence.to(tl.int64)[:, None] * x_sequence
-    states += of_sequence * n_steps * n_hidden
-    cells += of_sequence * n_steps * n_hidden
+    states += of_sequence * states_sequence
+    cells += of_sequence * states_sequence
     kept += of_sequence * n_steps * KEPT * n_hidden
     x_t = load_tiles(x + j, n_hidden, mask, GATES)
     for t in range(n_steps):
