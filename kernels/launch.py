@@ -126,7 +126,7 @@ def rollout_vjp(
         form = _configuration(cell, n_hidden, n_sequences, bfloat16_weights)
         if n_subjects:
             backward_loop[_grid(form, n_subjects, n_sequences)](
-                _matrices(weights["w_hh"], bfloat16_weights),
+                _matrices(weights["w_hh"], form, bfloat16_weights),
                 d_total.contiguous(),
                 series[0],
                 series[-1],
@@ -137,6 +137,7 @@ def rollout_vjp(
                 n_sequences,
                 n_steps,
                 n_hidden,
+                16,
                 CELL=spec.backward,
                 STATES=spec.n_states,
                 KEPT=spec.n_kept,
@@ -186,7 +187,7 @@ def _walk(
         if n_subjects:
             forward_loop[_grid(form, n_subjects, n_sequences)](
                 x,
-                _matrices(weights["w_hh"], bfloat16_weights, transposed=True),
+                _matrices(weights["w_hh"], form, bfloat16_weights, transposed=True),
                 weights["b_hh"].contiguous(),
                 state[0],
                 state[-1],
@@ -197,6 +198,7 @@ def _walk(
                 n_sequences,
                 n_steps,
                 n_hidden,
+                16,
                 *x.stride()[:3],
                 states.stride(1),
                 CELL=spec.forward,
@@ -226,12 +228,22 @@ def _initial_state(
     return (zeros,) * CELLS[cell].n_states
 
 
-def _matrices(w_hh: Tensor, bfloat16_weights: bool, *, transposed: bool = False) -> Tensor:
-    """(S,G,H,H) dense. Transposed for the forward loop: a program's lanes lie along the sums."""
+def _matrices(
+    w_hh: Tensor, form: Configuration, bfloat16_weights: bool, *, transposed: bool = False
+) -> Tensor:
+    """(S,G,SIZE,SIZE) as the loops take them: a program's threads lie along the sums, so the
+    forward one takes the transposed.
+    """
     n_subjects, n_rows, n_hidden = w_hh.shape
     gates = w_hh.reshape(n_subjects, n_rows // n_hidden, n_hidden, n_hidden)
-    gates = (gates.mT if transposed else gates).contiguous()
-    return gates.bfloat16() if bfloat16_weights else gates
+    padded = gates.new_zeros(
+        *gates.shape[:2], form.size, form.size, dtype=torch.bfloat16 if bfloat16_weights else None
+    )
+    padded[..., :n_hidden, :n_hidden] = gates.mT if transposed else gates
+    if not bfloat16_weights or form.block > 1:
+        return padded
+    pairs = padded.unflatten(2, (-1, 2)).mT.contiguous()
+    return pairs.view(torch.int32).squeeze(-1)
 
 
 def _configuration(

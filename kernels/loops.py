@@ -29,18 +29,18 @@ def store_tiles(address, stride, tiles, mask, N: tl.constexpr):
 
 
 @triton.jit
-def load_matrices(address, stride, n, N: tl.constexpr, SIZE: tl.constexpr):
-    """N dense (n, n) matrices, one every ``stride`` elements."""
+def load_matrices(address, N: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """N dense matrices that follow each other."""
     matrices = ()
     for k in tl.static_range(N):
-        matrices = matrices + (load_matrix(address + k * stride, n, SIZE),)
+        matrices = matrices + (load_matrix(address + k * ROWS * COLUMNS, ROWS, COLUMNS),)
     return matrices
 
 
 @triton.jit(do_not_specialize=["n_sequences", "n_steps", "n_hidden"])
 def forward_loop(
     x,  # W_ih x_t + b_ih, by the three strides
-    w,  # (S,G,H,H) W_hh of each gate, transposed
+    w,  # (S,G,SIZE,SIZE) W_hh of each gate, transposed and padded; see product()
     b,  # (S,G*H) b_hh
     h0,  # (S,B,H)
     c0,
@@ -51,6 +51,7 @@ def forward_loop(
     n_sequences: tl.int32,
     n_steps: tl.int32,
     n_hidden: tl.int32,
+    half: tl.int32,  # 16, for product()
     x_subject: tl.int64,
     x_sequence: tl.int64,
     x_step: tl.int64,
@@ -71,9 +72,8 @@ def forward_loop(
     mask = (sequence < n_sequences)[:, None] & (j < n_hidden)
     of_sequence = (subject * n_sequences + sequence)[:, None]
 
-    w_hh = load_matrices(
-        w + subject * GATES * n_hidden * n_hidden, n_hidden * n_hidden, n_hidden, GATES, SIZE
-    )
+    ROWS: tl.constexpr = SIZE // 2 if w.dtype.element_ty == tl.int32 else SIZE
+    w_hh = load_matrices(w + subject * GATES * ROWS * SIZE, GATES, ROWS, SIZE)
     b_hh = load_tiles(b + subject * GATES * n_hidden + j, n_hidden, j < n_hidden, GATES)
     state = (tl.load(h0 + of_sequence * n_hidden + j, mask=mask, other=0.0),)
     if STATES == 2:
@@ -86,12 +86,13 @@ def forward_loop(
     kept += of_sequence * n_steps * KEPT * n_hidden
     x_t = load_tiles(x + j, n_hidden, mask, GATES)
     for t in range(n_steps):
+        half = 32 - half
         # Asked for a step ahead, so that the wait for memory is hidden; the last step's twice.
         x += tl.where(t + 1 < n_steps, x_step, 0)
         x_next = load_tiles(x + j, n_hidden, mask, GATES)
         h = ()
         for g in tl.static_range(GATES):
-            h = h + (product(state[0], w_hh[g], DOT) + b_hh[g],)
+            h = h + (product(state[0], w_hh[g], half, DOT) + b_hh[g],)
         state, of_step = CELL(x_t, h, state)
         tl.store(states + j, state[0], mask=mask)
         states += n_hidden
@@ -108,7 +109,7 @@ def forward_loop(
 
 @triton.jit(do_not_specialize=["n_sequences", "n_steps", "n_hidden"])
 def backward_loop(
-    w,  # (S,G,H,H) W_hh of each gate
+    w,  # (S,G,SIZE,SIZE) W_hh of each gate, padded; see product()
     d_states,  # (S,B,T,H), the way through the next state left out
     states,  # (S,B,T+1,H), h0 first
     cells,  # (S,B,T+1,H), c0 first, for an LSTM
@@ -119,6 +120,7 @@ def backward_loop(
     n_sequences: tl.int32,
     n_steps: tl.int32,
     n_hidden: tl.int32,
+    half: tl.int32,  # 16, for product()
     CELL: tl.constexpr,
     STATES: tl.constexpr,
     KEPT: tl.constexpr,
@@ -136,9 +138,8 @@ def backward_loop(
     of_sequence = (subject * n_sequences + sequence)[:, None]
 
     GATES: tl.constexpr = len(HIDDEN_SLOTS)
-    w_hh = load_matrices(
-        w + subject * GATES * n_hidden * n_hidden, n_hidden * n_hidden, n_hidden, GATES, SIZE
-    )
+    ROWS: tl.constexpr = SIZE // 2 if w.dtype.element_ty == tl.int32 else SIZE
+    w_hh = load_matrices(w + subject * GATES * ROWS * SIZE, GATES, ROWS, SIZE)
     d_h += of_sequence * n_hidden + j
     d_c += of_sequence * n_hidden + j
     d_state = (tl.load(d_h, mask=mask, other=0.0),)
@@ -161,6 +162,7 @@ def backward_loop(
     if STATES == 2:
         before = before + (tl.load(cells + j, mask=mask, other=0.0),)
     for t in range(n_steps):
+        half = 32 - half
         # Asked for a step ahead, as in forward_loop.
         back = tl.where(t + 1 < n_steps, n_hidden, 0)
         d_states -= back
@@ -179,7 +181,7 @@ def backward_loop(
         d_slots -= SLOTS * n_hidden
         d_hidden = d_before[0]
         for g in tl.static_range(GATES):
-            d_hidden += product(d[HIDDEN_SLOTS[g]], w_hh[g], DOT)
+            d_hidden += product(d[HIDDEN_SLOTS[g]], w_hh[g], half, DOT)
         d_state = (d_hidden,) + d_before[1:]
         after = before
         from_readout, of_step, before = readout_next, kept_next, before_next

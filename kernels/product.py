@@ -7,22 +7,32 @@ import triton.language as tl
 
 
 @triton.jit
-def load_matrix(matrix, n, SIZE: tl.constexpr):
-    """(SIZE, SIZE) tile of a dense (n, n) matrix, zeros beyond n."""
-    i = tl.arange(0, SIZE)
-    mask = (i < n)[:, None] & (i < n)[None, :]
-    return tl.load(matrix + i[:, None] * n + i[None, :], mask=mask, other=0.0)
+def load_matrix(address, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """(ROWS, COLUMNS) dense tile, with loads of 16 bytes, which also decide how a row of sums is
+    spread over the threads: each takes four columns, and a quarter as many reads of the state.
+    """
+    row = tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    return tl.load(tl.multiple_of(address, 16) + row * COLUMNS + column)
 
 
 @triton.jit
-def product(rows, matrix, DOT: tl.constexpr):
+def product(rows, matrix, half, DOT: tl.constexpr):
     """rows (BLOCK, SIZE) @ matrix (SIZE, SIZE), in float32.
 
+    matrix: float32, bfloat16, or int32 (SIZE / 2, SIZE), which holds the bfloat16 rows 2i and
+    2i + 1 in its low and high halves.
+    half: 16, in a form that the compiler cannot know to be the same at every step: it would
+    else unpack the pairs before the loop, into twice the registers.
     DOT: the type of the tensor cores' operands, or None for one row.
     """
-    if DOT is None:
-        column = tl.sum(rows, axis=0)[:, None]
-        sums = tl.sum(column * matrix.to(tl.float32), axis=0)[None, :]
+    if matrix.dtype == tl.int32:
+        even, odd = tl.split(tl.reshape(rows, (rows.shape[1] // 2, 2)))
+        low = (matrix << half).to(tl.float32, bitcast=True)
+        high = ((matrix >> half) << half).to(tl.float32, bitcast=True)
+        sums = tl.sum(even[:, None] * low + odd[:, None] * high, axis=0)[None, :]
+    elif DOT is None:
+        sums = tl.sum(tl.sum(rows, axis=0)[:, None] * matrix, axis=0)[None, :]
     elif matrix.dtype == tl.float32:
         # Three products of TF32 parts: the error of a float32 product, at tensor-core speed.
         # "ieee" would be summed by single threads, each with a copy of much of the matrix.
