@@ -99,18 +99,20 @@ def rollout_vjp(
     n_sequences, n_steps, n_inputs = inputs.shape[-3:]
     state = _initial_state(cell, weights, inputs, h0)
 
-    # The states with the first one in front.
-    series = [
-        torch.cat((part[:, :, None], part.new_empty(*part.shape[:2], n_steps, n_hidden)), 2)
-        for part in state
-    ]
-    kept = inputs.new_empty(n_subjects, n_sequences, n_steps, spec.n_kept, n_hidden)
-    if states is not None and spec.n_kept == 0:
-        series[0][:, :, 1:] = states
+    if spec.keeps_state:
+        if states is None:
+            states = inputs.new_empty(n_subjects, n_sequences, n_steps, n_hidden)
+            _walk(cell, weights, inputs, state, states, None, None, bfloat16_weights)
+        kept = states.contiguous()
+        series = [torch.cat((state[0][:, :, None], states), 2)]
     else:
+        shape = (n_subjects, n_sequences, n_steps + 1, n_hidden)
+        series = [part.new_empty(shape) for part in state]
+        for part, first in zip(series, state, strict=True):
+            part[:, :, 0] = first
         after = [part[:, :, 1:] for part in series]
-        cells = after[1] if spec.n_states == 2 else None
-        _walk(cell, weights, inputs, state, after[0], cells, kept, bfloat16_weights)
+        kept = inputs.new_empty(n_subjects, n_sequences, n_steps, spec.n_kept, n_hidden)
+        _walk(cell, weights, inputs, state, after[0], after[-1], kept, bfloat16_weights)
 
     with dense.float32_products():
         d_total = dense.read_back(weights, d_outputs, time_projection)
@@ -205,7 +207,7 @@ def _walk(
                 STATES=spec.n_states,
                 GATES=spec.n_gates,
                 KEPT=spec.n_kept,
-                KEEP=kept is not None and spec.n_kept > 0,
+                KEEP=kept is not None,
                 **_options(form, bfloat16_weights),
             )
     return c_final

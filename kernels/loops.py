@@ -1,7 +1,8 @@
 """The two time loops, of any cell. A program owns a block of one subject's sequences, loads that
 subject's W_hh once, and keeps it and the state on the chip for all T steps.
 
-Sizes are never specialised on, so the configurations that can run are those of limits.py.
+Triton is told to specialise on no argument but the constexprs, so what can be compiled are the
+configurations of limits.py and nothing else.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def load_matrices(address, N: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.cons
     return matrices
 
 
-@triton.jit(do_not_specialize=["n_sequences", "n_steps", "n_hidden"])
+@triton.jit(do_not_specialize=range(17))
 def forward_loop(
     x,  # W_ih x_t + b_ih, by the three strides
     w,  # (S,G,SIZE,SIZE) W_hh of each gate, transposed and padded; see product()
@@ -107,7 +108,7 @@ def forward_loop(
         tl.store(c_final + of_sequence * n_hidden + j, state[1], mask=mask)
 
 
-@triton.jit(do_not_specialize=["n_sequences", "n_steps", "n_hidden"])
+@triton.jit(do_not_specialize=range(12))
 def backward_loop(
     w,  # (S,G,SIZE,SIZE) W_hh of each gate, padded; see product()
     d_states,  # (S,B,T,H), the way through the next state left out

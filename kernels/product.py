@@ -8,12 +8,10 @@ import triton.language as tl
 
 @triton.jit
 def load_matrix(address, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """(ROWS, COLUMNS) dense tile, with loads of 16 bytes, which also decide how a row of sums is
-    spread over the threads: each takes four columns, and a quarter as many reads of the state.
-    """
+    """(ROWS, COLUMNS) dense tile."""
     row = tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
-    return tl.load(tl.multiple_of(address, 16) + row * COLUMNS + column)
+    return tl.load(address + row * COLUMNS + column)
 
 
 @triton.jit

@@ -18,6 +18,7 @@ class Cell:
         backward: ``(kept, before, after, d_state) -> (slots, d_state)``.
         n_states: tiles of a state; the first is the hidden state.
         n_kept: tiles that forward keeps of a step for backward.
+        keeps_state: what it keeps is the hidden state after the step, and nothing else.
         hidden_slots: by gate, which of backward's slots is the gradient of h; the first slots
             are those of x.
     """
@@ -26,6 +27,7 @@ class Cell:
     backward: Any
     n_states: int
     n_kept: int
+    keeps_state: bool
     hidden_slots: tuple[int, ...]
 
     @property
@@ -40,7 +42,7 @@ class Cell:
 
 
 CELLS: dict[str, Cell] = {
-    "rnn": Cell(rnn.forward, rnn.backward, 1, 0, (0,)),
-    "gru": Cell(gru.forward, gru.backward, 1, 4, (0, 1, 3)),
-    "lstm": Cell(lstm.forward, lstm.backward, 2, 4, (0, 1, 2, 3)),
+    "rnn": Cell(rnn.forward, rnn.backward, 1, 1, True, (0,)),
+    "gru": Cell(gru.forward, gru.backward, 1, 4, False, (0, 1, 3)),
+    "lstm": Cell(lstm.forward, lstm.backward, 2, 4, False, (0, 1, 2, 3)),
 }

@@ -10,12 +10,13 @@ from ..activations import tanh
 
 @triton.jit
 def forward(x: tl.tuple, h: tl.tuple, state: tl.tuple):
-    """Pre-activations by gate and state -> new state, and what backward takes: nothing."""
-    return (tanh(x[0] + h[0]),), ()
+    """Pre-activations by gate and state -> new state, and what backward takes."""
+    new = tanh(x[0] + h[0])
+    return (new,), (new,)
 
 
 @triton.jit
 def backward(kept: tl.tuple, before: tl.tuple, after: tl.tuple, d_state: tl.tuple):
     """-> gradients of the pre-activations, and of the state before but for the way through h."""
-    d = d_state[0] * (1.0 - after[0] * after[0])
+    d = d_state[0] * (1.0 - kept[0] * kept[0])
     return (d,), (tl.zeros_like(d),)
