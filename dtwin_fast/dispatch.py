@@ -88,7 +88,8 @@ def rollout(
         weights: of S subjects.
         inputs: (B,T,I) shared by all subjects, or (S,B,T,I); B and T at least 1.
         h0: (S,B,H); for an LSTM (h0, c0), as in torch.nn.LSTM. None = zeros.
-        backend: "auto" (the first of "cpu", "reference" that can run this), or a name.
+        backend: "auto" (the first of "cpu", "triton", "reference" that can run
+            this), or a name.
         precision: "float32", "float64" or "bfloat16" (weights rounded to bfloat16,
             computed in float32: faster where a step waits for its weights, B = 1).
         time_projection: (K,T) for all sequences or (B,K,T): outputs become

@@ -57,7 +57,9 @@ def read_out(weights: Mapping[str, Tensor], states: Tensor, projection: Tensor |
     return outputs.add_(projection.sum(-1, keepdim=True) * bias[:, None])
 
 
-def read_back(weights: Mapping[str, Tensor], d_outputs: Tensor, projection: Tensor | None) -> Tensor:
+def read_back(
+    weights: Mapping[str, Tensor], d_outputs: Tensor, projection: Tensor | None
+) -> Tensor:
     """(S,B,T,H): gradients of the states through the readout."""
     d_read = d_outputs @ weights["w_out"][:, None]
     return d_read if projection is None else projection.mT @ d_read

@@ -244,8 +244,8 @@ def _matrices(
     padded[..., :n_hidden, :n_hidden] = gates.mT if transposed else gates
     if not bfloat16_weights or form.block > 1:
         return padded
-    pairs = padded.unflatten(2, (-1, 2)).mT.contiguous()
-    return pairs.view(torch.int32).squeeze(-1)
+    pairs: Tensor = padded.unflatten(2, (-1, 2)).mT.contiguous().view(torch.int32)
+    return pairs.squeeze(-1)
 
 
 def _configuration(

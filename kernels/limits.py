@@ -45,8 +45,8 @@ def why_not(cell: str, precision: str, n_hidden: int) -> str | None:
     """
     sizes = WARPS.get((cell, precision))
     if sizes is None:
-        known = ", ".join(f"{name} {of}" for name, of in WARPS)
-        return f"there is no Triton kernel for {cell} in {precision}, only for {known}"
+        known = ", ".join(" ".join(pair) for pair in WARPS)
+        return f"there is no Triton kernel for {cell} {precision}, only for {known}"
     if n_hidden <= max(sizes):
         return None
     return (

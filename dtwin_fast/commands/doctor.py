@@ -20,6 +20,7 @@ from ..provenance import package_version
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "torch": ("torch",),
+    "triton": ("triton",),
     "neuro": ("nibabel", "nilearn", "h5py"),
     "xarray": ("xarray",),
     "cli": ("tqdm",),
