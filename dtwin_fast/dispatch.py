@@ -209,13 +209,13 @@ def _choose(backend: str, cell: str, precision: str, *, vjp: bool = False) -> st
     """The backend that will run."""
     _check_name("backend", backend, ("auto", *BACKENDS, *NOT_BUILT))
     candidates = tuple(VJPS if vjp else BACKENDS)
+    # No further than the first that can: to ask the others may be to import their packages.
+    for name in candidates if backend == "auto" else (backend,):
+        if _why_not(name, cell, precision, vjp) is None:
+            return name
     reasons = {name: _why_not(name, cell, precision, vjp) for name in (*candidates, backend)
                if name != "auto"}  # fmt: skip
     able = [name for name in candidates if reasons[name] is None]
-    if backend == "auto" and able:
-        return able[0]
-    if backend != "auto" and reasons[backend] is None:
-        return backend
     what = "gradients" if vjp else "rollout"
     why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
     use = " or ".join(f"backend={name!r}" for name in able)

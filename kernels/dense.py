@@ -49,10 +49,9 @@ def project_inputs(weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
 def read_out(weights: Mapping[str, Tensor], states: Tensor, projection: Tensor | None) -> Tensor:
     """(S,B,T,O), or (S,B,K,O): the projection is applied to the states, H columns and not O."""
     w_out, bias = weights["w_out"], weights["b_out"][:, None]
-    n_subjects, n_sequences = states.shape[:2]
     if projection is None:
         outputs = torch.baddbmm(bias, states.flatten(1, 2), w_out.mT)
-        return outputs.view(n_subjects, n_sequences, -1, w_out.shape[1])
+        return outputs.view(*states.shape[:3], w_out.shape[1])
     outputs = (projection @ states) @ w_out.mT[:, None]
     return outputs.add_(projection.sum(-1, keepdim=True) * bias[:, None])
 
