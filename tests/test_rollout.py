@@ -31,10 +31,10 @@ from dtwin_fast.errors import BackendUnavailableError, DTwinInputError
 from dtwin_fast.weights import WEIGHT_NAMES, RNNWeights, weight_shapes
 
 cells = pytest.mark.parametrize("cell", CELLS)
-# Those that run every cell in every precision anywhere; test_triton.py has the other.
-EVERYWHERE = [name for name in BACKENDS if name != "triton"]
-backends = pytest.mark.parametrize("backend", EVERYWHERE)
-vjps = pytest.mark.parametrize("backend", [name for name in VJPS if name in EVERYWHERE])
+# Those with every precision; tests/triton_kernels.py has the other.
+EXACT = [name for name in BACKENDS if supports(name, "rnn", "float64") is None]
+backends = pytest.mark.parametrize("backend", EXACT)
+vjps = pytest.mark.parametrize("backend", [name for name in VJPS if name in EXACT])
 
 
 def make_weights(
