@@ -46,8 +46,7 @@ def why_not(cell: str, precision: str, n_hidden: int) -> str | None:
     """
     sizes = WARPS.get((cell, precision))
     if sizes is None:
-        known = ", ".join(" ".join(pair) for pair in WARPS)
-        return f"there is no Triton kernel for {cell} {precision}, only for {known}"
+        return f"there is no Triton kernel for {cell} in {precision}; use backend='cpu'"
     if n_hidden <= max(sizes):
         return None
     return (

@@ -90,11 +90,10 @@ def test_without_a_device_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         rollout_vjp(weights, inputs, np.ones((1, 1, 5, 3)), backend="triton")
 
 
+@pytest.mark.usefixtures("no_interpreter", "a_device")
 @pytest.mark.parametrize("cell", CELLS)
 def test_float64_is_refused(cell: str) -> None:
-    assert f"no Triton kernel for {cell} float64, only for" in str(
-        supports("triton", cell, "float64")
-    )
+    assert f"no Triton kernel for {cell} in float64" in str(supports("triton", cell, "float64"))
 
 
 @pytest.mark.usefixtures("no_interpreter", "a_device")
@@ -141,7 +140,7 @@ def test_why_not_agrees_with_the_configurations() -> None:
         assert kernels.why_not(cell, precision, max(sizes)) is None
         reason = str(kernels.why_not(cell, precision, max(sizes) + 1))
         assert f"{max(sizes)} hidden units, not {max(sizes) + 1}" in reason
-    assert "no Triton kernel for elman float32" in str(kernels.why_not("elman", "float32", 1))
+    assert "no Triton kernel for elman in float32" in str(kernels.why_not("elman", "float32", 1))
 
 
 def test_every_hidden_size_has_a_configuration() -> None:

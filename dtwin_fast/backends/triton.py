@@ -33,7 +33,7 @@ def supports(cell: str, precision: str) -> str | None:
     missing = [name for name in ("torch", "triton") if find_spec(name) is None]
     if missing:
         return f"{' and '.join(missing)} not installed (pip install 'dtwin_fast[triton]')"
-    return why_not(cell, precision, 1) or _no_device()
+    return _no_device() or why_not(cell, precision, 1)
 
 
 supports_vjp = supports
