@@ -18,15 +18,7 @@ from dtwin_fast.twin import Twin
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = (
-    "torch",
-    "triton",
-    "nilearn",
-    "nibabel",
-    "h5py",
-    "pandas",
-    "scipy",
-    "xarray",
-    "tqdm",
+    *("torch", "triton", "nilearn", "nibabel", "h5py", "pandas", "scipy", "xarray", "tqdm"),
     "pip",
 )
 
