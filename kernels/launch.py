@@ -120,8 +120,11 @@ def rollout_vjp(
     if d_states is not None:
         d_total = d_total + d_states
     d_slots = inputs.new_empty(n_subjects, n_sequences, n_steps, spec.n_slots, n_hidden)
+    # Copies, which the kernel writes over.
     d_state = tuple(
-        torch.zeros_like(state[i]) if d_final is None else d_final[i].clone(**_DENSE)
+        torch.zeros_like(state[i])
+        if d_final is None
+        else d_final[i].clone(memory_format=torch.contiguous_format)
         for i in range(spec.n_states)
     )
     with _on(inputs):
@@ -163,9 +166,6 @@ def rollout_vjp(
         }
         d_inputs = (d_x @ weights["w_ih"]).view(n_subjects, n_sequences, n_steps, n_inputs)
     return gradients, d_inputs.sum(0) if inputs.ndim == 3 else d_inputs, d_state
-
-
-_DENSE: dict[str, Any] = {"memory_format": torch.contiguous_format}
 
 
 def _walk(

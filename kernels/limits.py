@@ -8,6 +8,7 @@ ROWS = 16
 """Sequences of a block on the tensor cores: the least that they take."""
 
 LEAST_SIZE = 32
+"""Hidden units of the smallest kernel: one for each thread of a warp."""
 
 
 @dataclass(frozen=True)
