@@ -88,7 +88,8 @@ def rollout(
         weights: of S subjects.
         inputs: (B,T,I) shared by all subjects, or (S,B,T,I); B and T at least 1.
         h0: (S,B,H); for an LSTM (h0, c0), as in torch.nn.LSTM. None = zeros.
-        backend: "auto" (the first of "cpu", "reference" that can run this), or a name.
+        backend: "auto" (the first of "cpu", "triton", "reference" that can run
+            this), or a name.
         precision: "float32", "float64" or "bfloat16" (weights rounded to bfloat16,
             computed in float32: faster where a step waits for its weights, B = 1).
         time_projection: (K,T) for all sequences or (B,K,T): outputs become
@@ -208,13 +209,13 @@ def _choose(backend: str, cell: str, precision: str, *, vjp: bool = False) -> st
     """The backend that will run."""
     _check_name("backend", backend, ("auto", *BACKENDS, *NOT_BUILT))
     candidates = tuple(VJPS if vjp else BACKENDS)
+    # No further than the first that can: to ask the others may be to import their packages.
+    for name in candidates if backend == "auto" else (backend,):
+        if _why_not(name, cell, precision, vjp) is None:
+            return name
     reasons = {name: _why_not(name, cell, precision, vjp) for name in (*candidates, backend)
                if name != "auto"}  # fmt: skip
     able = [name for name in candidates if reasons[name] is None]
-    if backend == "auto" and able:
-        return able[0]
-    if backend != "auto" and reasons[backend] is None:
-        return backend
     what = "gradients" if vjp else "rollout"
     why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
     use = " or ".join(f"backend={name!r}" for name in able)

@@ -17,7 +17,10 @@ import pytest
 from dtwin_fast.twin import Twin
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("torch", "nilearn", "nibabel", "h5py", "pandas", "scipy", "xarray", "tqdm", "pip")
+HEAVY = (
+    *("torch", "triton", "nilearn", "nibabel", "h5py", "pandas", "scipy", "xarray", "tqdm"),
+    "pip",
+)
 
 pytestmark = pytest.mark.slow
 
@@ -150,7 +153,8 @@ def test_dtwin_doctor_names_what_is_missing(python: Path) -> None:
     ran = run(python.with_name("dtwin"), "doctor")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "reference: no: torch is not installed" in ran.stdout
-    for extra in ("torch", "neuro", "xarray", "cli"):
+    assert "triton: no: torch and triton not installed" in ran.stdout
+    for extra in ("torch", "triton", "neuro", "xarray", "cli"):
         assert f"pip install 'dtwin_fast[{extra}]'" in ran.stdout
 
 

@@ -27,7 +27,7 @@ UNSAFE_CALLS = {
 }
 HEAVY = (
     *("torch", "nilearn", "pandas", "scipy", "h5py", "nibabel", "xarray", "sklearn", "tqdm"),
-    *("jax", "onnx", "onnxruntime"),
+    *("jax", "onnx", "onnxruntime", "triton"),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import cpu, reference
+from . import cpu, reference, triton
 from .interface import Backend, Gradients, LossGradients, Problem, Solution, State, Vjp
 
 __all__ = [
@@ -18,14 +18,17 @@ __all__ = [
     "Vjp",
 ]
 
-BACKENDS: dict[str, Backend] = {"cpu": cpu, "reference": reference}
+BACKENDS: dict[str, Backend] = {"cpu": cpu, "triton": triton, "reference": reference}
 """In the order in which "auto" tries them."""
 
-VJPS: dict[str, Vjp] = {"cpu": cpu.rollout_vjp, "reference": reference.rollout_vjp}
+VJPS: dict[str, Vjp] = {
+    "cpu": cpu.rollout_vjp,
+    "triton": triton.rollout_vjp,
+    "reference": reference.rollout_vjp,
+}
 """The backends with gradients, in the order in which "auto" tries them."""
 
 NOT_BUILT: dict[str, str] = {
-    "triton": "this version has no Triton kernels",
     "cuda": "this version has no CUDA kernels",
 }
 """Names that are kept for backends that do not exist yet, and why they cannot run."""

@@ -20,6 +20,7 @@ from ..provenance import package_version
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "torch": ("torch",),
+    "triton": ("triton",),
     "neuro": ("nibabel", "nilearn", "h5py"),
     "xarray": ("xarray",),
     "cli": ("tqdm",),
@@ -78,7 +79,7 @@ def _backend(name: str) -> dict[str, list[str] | str]:
 def _gpu() -> str:
     if shutil.which("nvidia-smi") is None:
         return "none: no NVIDIA driver (nvidia-smi) is installed"
-    return "there is an NVIDIA driver, but " + NOT_BUILT["cuda"]
+    return "there is an NVIDIA driver; each backend says whether it can use it"
 
 
 def _version(package: str) -> str | None:
