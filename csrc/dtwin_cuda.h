@@ -44,8 +44,8 @@ DTWIN_API int dtwin_cuda_rollout_vjp(const dtwin_rollout_vjp_params* params, int
 DTWIN_API int dtwin_cuda_rollout_host(const dtwin_rollout_params* params, int device);
 DTWIN_API int dtwin_cuda_rollout_vjp_host(const dtwin_rollout_vjp_params* params, int device);
 
-/* What this thread's last DTWIN_ERROR_CUDA or DTWIN_ERROR_UNSUPPORTED was about, and what to do;
- * valid until its next call. */
+/* What this thread's last DTWIN_ERROR_CUDA, DTWIN_ERROR_UNSUPPORTED or DTWIN_ERROR_MEMORY of these
+ * functions was about, and what to do; valid until its next call. */
 DTWIN_API const char* dtwin_cuda_message(void);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
 // dtwin_cuda.h: arguments are checked, exceptions end here.
-#include <exception>
+#include <new>
 #include <string>
 
 #include "dtwin_cuda.h"
@@ -20,10 +20,14 @@ int guarded(Work work) {
     } catch (const Unsupported& error) {
         message = error.what();
         return DTWIN_ERROR_UNSUPPORTED;
+    } catch (const OutOfMemory& error) {
+        message = error.what();
+        return DTWIN_ERROR_MEMORY;
     } catch (const Failure& error) {
         message = error.what();
         return DTWIN_ERROR_CUDA;
     } catch (const std::bad_alloc&) {
+        message = "this machine is out of memory";
         return DTWIN_ERROR_MEMORY;
     }
 }
