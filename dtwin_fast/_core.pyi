@@ -65,6 +65,14 @@ def rollout_vjp(
 def build_info() -> dict[str, Any]: ...
 def cuda_why_not(device: int) -> str | None: ...
 def cuda_capability(device: int) -> str | None: ...
+def cuda_fits(  # why there is no kernel, or None
+    *,
+    cell: str,
+    sizes: tuple[int, int, int, int, int],  # S, B, T, I, H
+    bfloat16_weights: bool,
+    vjp: bool,
+    device: int,
+) -> str | None: ...
 def cuda_workspace(  # -> bytes
     *,
     cell: str,

@@ -76,9 +76,20 @@ def rollout_vjp(
         )
 
 
-def why_not(cell: str, precision: str, device: int) -> str | None:
-    """Why this GPU cannot run :func:`launch`, or None."""
-    return _why_not_precision(precision) or _why_not_device(device, cell)
+def why_not(
+    cell: str, precision: str, device: int, sizes: tuple[int, int, int, int, int], *, vjp: bool
+) -> str | None:
+    """Why this GPU cannot run :func:`launch` with sizes (S,B,T,I,H), or None."""
+    reason = _why_not_precision(precision) or _why_not_device(device, cell)
+    if reason is not None:
+        return reason
+    return _core.cuda_fits(
+        cell=cell,
+        sizes=sizes,
+        bfloat16_weights=precision == "bfloat16",
+        vjp=vjp,
+        device=device,
+    )
 
 
 def launch(
@@ -138,7 +149,7 @@ def _errors() -> Iterator[None]:
 
 def _why_not_precision(precision: str) -> str | None:
     if precision == "float64":
-        return "the GPU's kernels are for float32 and bfloat16 weights"
+        return "there is no float64 on the GPU: its kernels are for float32, with full or bfloat16 weights"
     return None
 
 
