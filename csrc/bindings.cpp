@@ -498,7 +498,7 @@ void define_rollouts(py::module_& module) {
                py::arg("projection").noconvert(), py::arg("outputs").noconvert(),
                py::arg("states").noconvert(), py::arg("h_final").noconvert(),
                py::arg("c_final").noconvert(), py::arg("diverged").noconvert(),
-               py::arg("bfloat16_weights"), py::arg("n_threads"), py::arg("device"));
+               py::arg("bfloat16_weights"), py::arg("n_threads"), py::arg("device") = -1);
     module.def(
         "rollout_vjp", &rollout_vjp<F>, py::kw_only(), py::arg("cell"), py::arg("w_ih").noconvert(),
         py::arg("w_hh").noconvert(), py::arg("b_ih").noconvert(), py::arg("b_hh").noconvert(),
@@ -510,7 +510,7 @@ void define_rollouts(py::module_& module) {
         py::arg("d_w_hh").noconvert(), py::arg("d_b_ih").noconvert(), py::arg("d_b_hh").noconvert(),
         py::arg("d_w_out").noconvert(), py::arg("d_b_out").noconvert(),
         py::arg("d_inputs").noconvert(), py::arg("d_h0").noconvert(), py::arg("d_c0").noconvert(),
-        py::arg("bfloat16_weights"), py::arg("n_threads"), py::arg("device"));
+        py::arg("bfloat16_weights"), py::arg("n_threads"), py::arg("device") = -1);
 }
 
 }  // namespace

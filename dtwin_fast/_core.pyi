@@ -29,7 +29,7 @@ def rollout(
     diverged: npt.NDArray[np.bool_],  # (S,), written
     bfloat16_weights: bool,  # round the weights to bfloat16 and keep them so; float32 arrays
     n_threads: int,
-    device: int,  # -1 = the CPU, else the number of a GPU
+    device: int = -1,  # the CPU, or the number of a GPU
 ) -> None: ...
 def rollout_vjp(
     *,
@@ -60,7 +60,7 @@ def rollout_vjp(
     d_c0: npt.NDArray[_F] | None,  # (S, B, H), lstm only
     bfloat16_weights: bool,
     n_threads: int,
-    device: int,
+    device: int = -1,
 ) -> None: ...
 def build_info() -> dict[str, Any]: ...
 def cuda_why_not(device: int) -> str | None: ...

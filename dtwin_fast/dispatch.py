@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeVar
@@ -206,6 +206,38 @@ def isa(backend: str) -> str:
     """
     _check_name("backend", backend, tuple(BACKENDS))
     return BACKENDS[backend].isa()
+
+
+def check_backend(backend: object) -> None:
+    """Refuse what is neither "auto" nor the name of a backend (code ``backend``)."""
+    _check_name("backend", backend, ("auto", *BACKENDS))
+
+
+def check_shapes(
+    cell: str,
+    weights: Sequence[tuple[int, ...]],
+    inputs: tuple[int, ...],
+    h0: Sequence[tuple[int, ...]],
+    time_projection: tuple[int, ...] | None,
+) -> None:
+    """Refuse shapes that :func:`rollout` would, of arrays that are not numpy's.
+
+    Args:
+        weights: shapes in the order of WEIGHT_NAMES.
+        h0: shapes of (h0,), of (h0, c0), or nothing.
+    """
+
+    def stand_in(shape: tuple[int, ...]) -> FloatArray:
+        return np.broadcast_to(np.float32(0), shape)
+
+    state: Any = tuple(map(stand_in, h0)) or None
+    _problem(
+        RNNWeights(cell, *map(stand_in, weights)),
+        stand_in(inputs),
+        state[0] if state is not None and len(state) == 1 else state,
+        "float32",
+        None if time_projection is None else stand_in(time_projection),
+    )
 
 
 def _why_not(backend: str, cell: str, precision: str, vjp: bool) -> str | None:

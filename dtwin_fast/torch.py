@@ -1,4 +1,4 @@
-"""The rollout as a differentiable torch op on CPU tensors, computed by the compiled engine.
+"""The rollout as a differentiable torch op on CPU and CUDA tensors, computed by the engine.
 
 :func:`rollout` takes and returns what :func:`dtwin_fast.reference.rollout` does, so that
 either can stand in for the other.
@@ -6,13 +6,18 @@ either can stand in for the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
 from math import prod
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from . import dispatch
+from . import dispatch, kernels
+from .backends import cuda
 from .cells import CELLS
 from .errors import BackendUnavailableError, DTwinInputError, MissingExtraError
 from .weights import WEIGHT_NAMES, FloatArray, RNNWeights
@@ -22,19 +27,32 @@ try:
     from torch import Tensor
     from torch.library import custom_op
 
+    from . import reference
+    from .backends import cuda_tensors
     from .reference import TorchRollout
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
     raise MissingExtraError("torch", "torch", "dtwin_fast.torch") from error
 
-__all__ = ["TorchRollout", "rollout"]
+__all__ = ["SlowBackendWarning", "TorchRollout", "rollout"]
 
 PRECISIONS = {torch.float32: "float32", torch.float64: "float64"}
 N_WEIGHTS = len(WEIGHT_NAMES)
 
-KEPT_STATES_BYTES = 256 << 20
+KEPT_STATES_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
 """States up to this size wait for the backward pass; more are computed again."""
+
+CPU_BACKENDS = ("cpu", "reference")
+CUDA_BACKENDS = ("cuda", "triton", "reference")
+"""In the order in which "auto" tries them, by where the tensors are."""
+
+LAUNCHERS: dict[str, ModuleType] = {"cuda": cuda_tensors, "triton": kernels}
+"""The backends with kernels for CUDA tensors."""
+
+
+class SlowBackendWarning(RuntimeWarning):
+    """Under backend="auto" no kernel can run this on the GPU, and torch's own loop does."""
 
 
 def rollout(
@@ -45,13 +63,17 @@ def rollout(
     *,
     time_projection: Tensor | None = None,
     return_states: bool = False,
+    backend: str = "auto",
+    precision: str | None = None,
 ) -> TorchRollout:
     """Roll S subjects' RNNs over their inputs: the op ``dtwin_fast::rollout``.
 
-    All tensors are on the CPU and have one dtype, float32 or float64, which is that of the
-    result; their memory is read in place where the engine can walk it. Results have the bits
-    of :func:`dtwin_fast.dispatch.rollout` with backend="auto", on torch.get_num_threads()
-    threads.
+    All tensors are on one device, the CPU or a CUDA GPU, and have one dtype, float32 or float64,
+    which is that of the result; their memory is read in place where the engine can walk it.
+
+    On the CPU results have the bits of :func:`dtwin_fast.dispatch.rollout` with backend="cpu",
+    on torch.get_num_threads() threads. On a GPU the work is put on torch's current stream and
+    nothing waits for it; repeated calls have the same bits.
 
     Gradients go from outputs, states and h_final to weights, inputs and h0, once: there are
     no second derivatives and no gradient of ``time_projection``. Asking for one of these
@@ -66,13 +88,21 @@ def rollout(
         h0: (S,B,H), or (h0, c0) for an LSTM; None = zeros.
         time_projection: (K,T) or (B,K,T), applied to the outputs along time.
         return_states: also return the hidden states.
+        backend: "auto", or a name: "cpu" or "reference" for CPU tensors, "cuda", "triton" or
+            "reference" for CUDA tensors. "auto" takes the first of these that can run this, and
+            warns (:class:`SlowBackendWarning`) where on a GPU that is the torch loop of
+            ``dtwin_fast.reference``.
+        precision: "bfloat16" rounds the weights to it, keeps them so and computes in float32;
+            gradients are those at the rounded weights. None = the tensors' dtype.
 
     Raises:
         DTwinInputError: what :func:`dtwin_fast.dispatch.rollout` refuses, weights that lack
             a name (code ``weights``), what is not a tensor of the one dtype (code ``dtype``),
-            or a time_projection that requires a gradient (code ``gradient``).
-        BackendUnavailableError: a tensor on another device; or, in the backward pass, one of
-            the gradients that there are not.
+            tensors on different devices (code ``device``), a time_projection that requires
+            a gradient (code ``gradient``), or too little memory (code ``too_large``).
+        BackendUnavailableError: a named backend that cannot run this, tensors on another kind
+            of device; or, in the backward pass, one of the gradients that there are not.
+        BackendFailedError: the GPU failed.
     """
     missing = [name for name in WEIGHT_NAMES if name not in weights]
     if missing:
@@ -97,9 +127,27 @@ def rollout(
             field="time_projection",
             fix="Give time_projection.detach(), or use dtwin_fast.reference.rollout",
         )
+    bfloat16_weights = _is_bfloat16(precision, inputs.dtype)
     tensors = [weights[name] for name in WEIGHT_NAMES]
-    keep_states = return_states or _keeps_states(tensors, inputs, state)
-    outputs, *last = _rollout(cell, tensors, inputs, state, time_projection, keep_states)
+    needs_gradient = _needs_gradient(tensors, inputs, state)
+    if inputs.device.type == "cuda":
+        # On the CPU dispatch does it.
+        dispatch.check_shapes(
+            cell,
+            [tuple(tensor.shape) for tensor in tensors],
+            tuple(inputs.shape),
+            [tuple(part.shape) for part in state],
+            None if time_projection is None else tuple(time_projection.shape),
+        )
+    chosen = _choose(backend, cell, tensors, inputs, bfloat16_weights, needs_gradient)
+    if chosen == "reference" and inputs.device.type == "cuda":
+        return _reference(
+            cell, weights, inputs, h0, time_projection, return_states, bfloat16_weights
+        )
+    keep_states = return_states or (needs_gradient and _keeps_states(tensors, inputs))
+    outputs, *last = _rollout(
+        cell, tensors, inputs, state, time_projection, keep_states, chosen, bfloat16_weights
+    )
     states = last.pop() if keep_states else None
     return TorchRollout(
         outputs,
@@ -108,16 +156,114 @@ def rollout(
     )
 
 
-def _keeps_states(weights: list[Tensor], inputs: Tensor, h0: list[Tensor]) -> bool:
-    """Whether a backward pass may come and find the states."""
-    if not torch.is_grad_enabled():
-        return False
-    if not any(tensor.requires_grad for tensor in (*weights, inputs, *h0)):
-        return False
+def _is_bfloat16(precision: str | None, dtype: torch.dtype) -> bool:
+    if precision not in (None, PRECISIONS[dtype], "bfloat16") or (
+        precision == "bfloat16" and dtype != torch.float32
+    ):
+        raise DTwinInputError(
+            "precision",
+            "the tensors have another precision",
+            field="precision",
+            wanted=f"None, {PRECISIONS[dtype]!r}, or 'bfloat16' with float32 tensors",
+            got=repr(precision),
+            fix="Convert the tensors, or leave precision out",
+        )
+    return precision == "bfloat16"
+
+
+def _choose(
+    backend: str,
+    cell: str,
+    weights: list[Tensor],
+    inputs: Tensor,
+    bfloat16_weights: bool,
+    needs_gradient: bool,
+) -> str:
+    """The backend for these tensors."""
+    on_gpu = inputs.device.type == "cuda"
+    candidates = CUDA_BACKENDS if on_gpu else CPU_BACKENDS
+    if backend not in ("auto", *candidates):
+        dispatch.check_backend(backend)
+        where = "CUDA" if on_gpu else "CPU"
+        raise BackendUnavailableError(
+            f"backend={backend!r} does not run on {where} tensors. Use one of "
+            f"{', '.join(candidates)}, or move the tensors."
+        )
+    if not on_gpu:
+        return "cpu" if backend == "auto" else backend
+    reasons: dict[str, str] = {}
+    for name in candidates if backend == "auto" else (backend,):
+        reason = _why_not(name, cell, weights, inputs, bfloat16_weights, needs_gradient)
+        if reason is None:
+            if backend == "auto" and name == "reference":
+                why = "; ".join(f"{other}: {text}" for other, text in reasons.items())
+                warnings.warn(
+                    f"dtwin_fast.torch.rollout runs torch's own loop on {inputs.device}, which "
+                    f"is much slower than a kernel. {why}.",
+                    SlowBackendWarning,
+                    stacklevel=3,
+                )
+            return name
+        reasons[name] = reason
+    raise BackendUnavailableError(
+        f"backend={backend!r} cannot run this: {reasons[backend]}. Use backend='auto'."
+    )
+
+
+def _why_not(
+    name: str,
+    cell: str,
+    weights: list[Tensor],
+    inputs: Tensor,
+    bfloat16_weights: bool,
+    needs_gradient: bool,
+) -> str | None:
+    """Why a backend cannot run this on CUDA tensors, or None."""
+    precision = "bfloat16" if bfloat16_weights else PRECISIONS[inputs.dtype]
+    n_subjects, _, n_hidden = weights[WEIGHT_NAMES.index("w_hh")].shape
+    if name == "cuda":
+        n_sequences, n_steps, n_inputs = inputs.shape[-3:]
+        sizes = (n_subjects, n_sequences, n_steps, n_inputs, n_hidden)
+        device = inputs.device.index
+        return cuda.why_not(cell, precision, device, sizes, vjp=needs_gradient)
+    if name == "triton":
+        if find_spec("triton") is None:
+            return "triton is not installed (pip install 'dtwin_fast[triton]')"
+        return kernels.why_not(cell, precision, n_hidden)
+    return None
+
+
+def _reference(
+    cell: str,
+    weights: Mapping[str, Tensor],
+    inputs: Tensor,
+    h0: Tensor | tuple[Tensor, ...] | None,
+    time_projection: Tensor | None,
+    return_states: bool,
+    bfloat16_weights: bool,
+) -> TorchRollout:
+    if bfloat16_weights:
+        # The rounding is a constant, so that gradients are those at the rounded weights.
+        weights = {
+            name: tensor + (tensor.bfloat16().float() - tensor).detach()
+            for name, tensor in weights.items()
+        }
+    return reference.rollout(
+        cell, weights, inputs, h0, time_projection=time_projection, return_states=return_states
+    )
+
+
+def _needs_gradient(weights: list[Tensor], inputs: Tensor, h0: list[Tensor]) -> bool:
+    """Whether a backward pass may come."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in (*weights, inputs, *h0))
+
+
+def _keeps_states(weights: list[Tensor], inputs: Tensor) -> bool:
+    """Whether the states are few enough to be kept for a backward pass."""
     # The op checks the shapes, which may be any here.
     w_out = weights[WEIGHT_NAMES.index("w_out")]
     n_states = prod(w_out.shape[:1]) * prod(inputs.shape[-3:-1]) * prod(w_out.shape[-1:])
-    return n_states * inputs.element_size() <= KEPT_STATES_BYTES
+    return n_states * inputs.element_size() <= KEPT_STATES_BYTES[inputs.device.type]
 
 
 @custom_op("dtwin_fast::rollout", mutates_args=(), device_types="cpu")
@@ -128,10 +274,13 @@ def _rollout(
     h0: list[Tensor],
     time_projection: Tensor | None,
     keep_states: bool,
+    backend: str,
+    bfloat16_weights: bool,
 ) -> list[Tensor]:
     """Outputs, h_final (for an LSTM h and c) and, when asked for, states."""
     result = dispatch.rollout(
-        **_problem(cell, weights, inputs, h0, time_projection), return_states=keep_states
+        **_problem(cell, weights, inputs, h0, time_projection, backend, bfloat16_weights),
+        return_states=keep_states,
     )
     found = [result.outputs, *_parts(result.h_final)]
     if result.states is not None:
@@ -150,10 +299,12 @@ def _rollout_vjp(
     d_states: Tensor | None,
     d_final: list[Tensor],
     states: Tensor | None,
+    backend: str,
+    bfloat16_weights: bool,
 ) -> list[Tensor]:
     """Gradients of the weights, the inputs and h0 (for an LSTM h0 and c0)."""
     result = dispatch.rollout_vjp(
-        **_problem(cell, weights, inputs, h0, time_projection),
+        **_problem(cell, weights, inputs, h0, time_projection, backend, bfloat16_weights),
         d_outputs=_array(d_outputs),
         d_states=_optional(d_states),
         d_h_final=_state(d_final),
@@ -161,6 +312,73 @@ def _rollout_vjp(
     )
     found = [getattr(result.weights, name) for name in WEIGHT_NAMES]
     return [_tensor(array) for array in (*found, result.inputs, *_parts(result.h0))]
+
+
+@_rollout.register_kernel("cuda")
+def _(
+    cell: str,
+    weights: list[Tensor],
+    inputs: Tensor,
+    h0: list[Tensor],
+    time_projection: Tensor | None,
+    keep_states: bool,
+    backend: str,
+    bfloat16_weights: bool,
+) -> list[Tensor]:
+    with _gpu_errors():
+        outputs, states, last = LAUNCHERS[backend].rollout(
+            cell,
+            dict(zip(WEIGHT_NAMES, weights, strict=True)),
+            inputs,
+            tuple(h0) or None,
+            time_projection=time_projection,
+            return_states=keep_states,
+            bfloat16_weights=bfloat16_weights,
+        )
+    return [outputs, *last] if states is None else [outputs, *last, states]
+
+
+@_rollout_vjp.register_kernel("cuda")
+def _(
+    cell: str,
+    weights: list[Tensor],
+    inputs: Tensor,
+    d_outputs: Tensor,
+    h0: list[Tensor],
+    time_projection: Tensor | None,
+    d_states: Tensor | None,
+    d_final: list[Tensor],
+    states: Tensor | None,
+    backend: str,
+    bfloat16_weights: bool,
+) -> list[Tensor]:
+    with _gpu_errors():
+        found, d_inputs, d_h0 = LAUNCHERS[backend].rollout_vjp(
+            cell,
+            dict(zip(WEIGHT_NAMES, weights, strict=True)),
+            inputs,
+            d_outputs,
+            tuple(h0) or None,
+            time_projection=time_projection,
+            d_states=d_states,
+            d_final=tuple(d_final) or None,
+            states=states,
+            bfloat16_weights=bfloat16_weights,
+        )
+    return [*(found[name] for name in WEIGHT_NAMES), d_inputs, *d_h0]
+
+
+@contextmanager
+def _gpu_errors() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DTwinInputError(
+            "too_large",
+            "the memory of the GPU has no room for this problem",
+            field="inputs",
+            fix="Roll out fewer subjects, sequences or steps at a time",
+        ) from error
 
 
 @_rollout.register_fake
@@ -171,6 +389,8 @@ def _(
     h0: list[Tensor],
     time_projection: Tensor | None,
     keep_states: bool,
+    backend: str,
+    bfloat16_weights: bool,
 ) -> list[Tensor]:
     n_subjects, n_outputs, n_hidden = weights[WEIGHT_NAMES.index("w_out")].shape
     n_sequences, n_steps = inputs.shape[-3:-1]
@@ -192,6 +412,8 @@ def _(
     d_states: Tensor | None,
     d_final: list[Tensor],
     states: Tensor | None,
+    backend: str,
+    bfloat16_weights: bool,
 ) -> list[Tensor]:
     n_hidden = weights[WEIGHT_NAMES.index("w_hh")].shape[-1]
     state = (*d_outputs.shape[:2], n_hidden)
@@ -201,7 +423,7 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.cell, weights, x, h0, time_projection, ctx.keep_states = inputs
+    ctx.cell, weights, x, h0, time_projection, ctx.keep_states, *ctx.how = inputs
     ctx.output_shape = output[0].shape
     states = output[-1] if ctx.keep_states else None
     ctx.save_for_backward(*weights, x, time_projection, states, *h0)
@@ -215,7 +437,7 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     d_outputs, *d_last = gradients
     d_states = d_last.pop() if ctx.keep_states else None
     if d_outputs is None and d_states is None and all(d is None for d in d_last):
-        return None, [None] * N_WEIGHTS, None, [None] * len(h0), None, None
+        return None, [None] * N_WEIGHTS, None, [None] * len(h0), None, None, None, None
     if d_outputs is None:
         d_outputs = inputs.new_zeros(ctx.output_shape)
     d_final = []
@@ -224,10 +446,10 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
         shape = (len(w_hh), inputs.shape[-3], w_hh.shape[-1])
         d_final = [inputs.new_zeros(shape) if d is None else d for d in d_last]
     found = _rollout_vjp(
-        ctx.cell, weights, inputs, d_outputs, h0, projection, d_states, d_final, states
+        ctx.cell, weights, inputs, d_outputs, h0, projection, d_states, d_final, states, *ctx.how
     )
     d_weights, (d_inputs, *d_h0) = found[:N_WEIGHTS], found[N_WEIGHTS:]
-    return None, d_weights, d_inputs, d_h0[: len(h0)], None, None
+    return None, d_weights, d_inputs, d_h0[: len(h0)], None, None, None, None
 
 
 def _no_second_derivatives(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
@@ -241,16 +463,26 @@ _rollout_vjp.register_autograd(_no_second_derivatives)
 
 
 def _check_tensors(named: Mapping[str, object]) -> None:
-    """Refuse what is not a dense CPU tensor of the one dtype: nothing is cast or moved."""
-    dtypes = [value.dtype for value in named.values() if isinstance(value, Tensor)]
+    """Refuse what is not a dense tensor of the one dtype and device: nothing is cast or moved."""
+    tensors = [value for value in named.values() if isinstance(value, Tensor)]
+    dtypes = [tensor.dtype for tensor in tensors]
     wanted = dtypes[0] if dtypes and dtypes[0] in PRECISIONS else torch.float32
     for field, value in named.items():
         got = type(value).__name__
         if isinstance(value, Tensor):
-            if value.device.type != "cpu":
+            if value.device.type not in KEPT_STATES_BYTES:
                 raise BackendUnavailableError(
-                    f"dtwin_fast.torch.rollout runs on CPU tensors, and {field} is on "
+                    f"dtwin_fast.torch.rollout runs on CPU and CUDA tensors, and {field} is on "
                     f"{value.device}. Use dtwin_fast.reference.rollout, which runs on any device."
+                )
+            if value.device != tensors[0].device:
+                raise DTwinInputError(
+                    "device",
+                    "all tensors are on one device",
+                    field=field,
+                    wanted=str(tensors[0].device),
+                    got=str(value.device),
+                    fix=f"Move it with .to({str(tensors[0].device)!r})",
                 )
             if value.dtype == wanted and value.layout == torch.strided:
                 continue
@@ -271,13 +503,16 @@ def _problem(
     inputs: Tensor,
     h0: list[Tensor],
     time_projection: Tensor | None,
+    backend: str,
+    bfloat16_weights: bool,
 ) -> dict[str, Any]:
     """What both directions take, as arguments of dispatch."""
     return {
         "weights": RNNWeights(cell, *map(_array, weights)),
         "inputs": _array(inputs),
         "h0": _state(h0),
-        "precision": PRECISIONS[inputs.dtype],
+        "backend": backend,
+        "precision": "bfloat16" if bfloat16_weights else PRECISIONS[inputs.dtype],
         "time_projection": _optional(time_projection),
         "n_threads": min(torch.get_num_threads(), dispatch.MAX_THREADS),
     }

@@ -23,6 +23,13 @@ from dtwin_fast.twin import Twin
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# The tests are of the CPU: "auto" must not find a GPU. Those of a GPU run in processes of their
+# own, in the environment as it was.
+os.environ.setdefault("DTWIN_TEST_GPU", str(int(torch.cuda.is_available())))
+if "DTWIN_TEST_BACKEND" not in os.environ:
+    os.environ.setdefault("DTWIN_TEST_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 
 def load(path: Path) -> ModuleType:
     """A module beside the tests, which are no package."""
@@ -124,6 +131,35 @@ def cuda_emulator(build_folder: Path, build_program: Callable[[str], Path]) -> P
 def emulator_driver() -> ModuleType:
     """tests/cuda_emulator/driver.py: the emulated GPU from Python."""
     return load(ROOT / "tests" / "cuda_emulator" / "driver.py")
+
+
+@pytest.fixture(scope="session")
+def run_kernel_tests() -> Callable[..., None]:
+    """Run files of tests in a process of their own, on a backend for GPUs."""
+
+    def run_files(files: list[str], backend: str, *options: str, **environment: str) -> None:
+        own = {**os.environ, "DTWIN_TEST_BACKEND": backend, "PYTHONPATH": str(ROOT / "tests")}
+        visible = own.pop("DTWIN_TEST_DEVICES")
+        own.pop("CUDA_VISIBLE_DEVICES")
+        if visible:
+            own["CUDA_VISIBLE_DEVICES"] = visible
+        own.pop("TRITON_INTERPRET", None)
+        ran = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+                *(str(ROOT / "tests" / file) for file in files),
+                *options,
+            ],
+            capture_output=True,
+            text=True,
+            env=own | environment,
+            cwd=ROOT,
+            timeout=600,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert "skipped" not in ran.stdout
+
+    return run_files
 
 
 @pytest.fixture(scope="session")

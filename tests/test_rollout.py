@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dtwin_fast import _core
-from dtwin_fast.backends import BACKENDS, VJPS
+from dtwin_fast.backends import BACKENDS, VJPS, host_arrays
 from dtwin_fast.backends import cpu as cpu_backend
 from dtwin_fast.backends import reference as reference_backend
 from dtwin_fast.cells import CELLS
@@ -221,7 +221,7 @@ def test_slices_of_flat_weights_are_not_copied(monkeypatch: pytest.MonkeyPatch) 
     seen: dict[str, np.ndarray] = {}
     run = _core.rollout
     monkeypatch.setattr(
-        cpu_backend, "core_rollout", lambda **named: (seen.update(named), run(**named))[1]
+        host_arrays, "core_rollout", lambda **named: (seen.update(named), run(**named))[1]
     )
     assert_same_bits(parts(rollout(weights, make_inputs(2, 5, 3))), wanted)
     assert all(np.shares_memory(seen[name], flat) for name in WEIGHT_NAMES)
@@ -784,8 +784,10 @@ def test_gradients_beyond_the_address_space_are_refused() -> None:
 def test_isa_names_what_ran() -> None:
     assert isa("cpu") == _core.build_info()["isa"]
     assert isa("reference")
-    with pytest.raises(DTwinInputError):
+    with pytest.raises(BackendUnavailableError, match="backend='cuda' cannot run"):
         isa("cuda")
+    with pytest.raises(DTwinInputError):
+        isa("gpu")
 
 
 def test_unknown_names_are_refused() -> None:

@@ -25,6 +25,7 @@ from dtwin_fast.weights import WEIGHT_NAMES, RNNWeights, weight_shapes
 cells = pytest.mark.parametrize("cell", CELLS)
 precisions = pytest.mark.parametrize("precision", ["float32", "float64"])
 OPS = torch.ops.dtwin_fast
+HOW = ("cpu", False)  # backend, bfloat16 weights
 
 
 class Arguments(NamedTuple):
@@ -285,26 +286,23 @@ def test_gradcheck(cell: str, shared: bool, projected: str) -> None:
 )
 def test_opcheck_of_rollout(cell: str, states: bool, projected: str) -> None:
     op = make(cell, sizes=(2, 3, 5, 2, 4, 3), projected=projected, state=states).op()
-    torch.library.opcheck(OPS.rollout.default, (*op, states))
+    torch.library.opcheck(OPS.rollout.default, (*op, states, *HOW))
     with torch.no_grad():
-        torch.library.opcheck(OPS.rollout.default, (*detached(op), states))
+        torch.library.opcheck(OPS.rollout.default, (*detached(op), states, *HOW))
 
 
 @cells
 @pytest.mark.parametrize("state", [False, True], ids=["bare", "with-states"])
-@pytest.mark.parametrize(
-    "vjp", [name for name in dispatch.VJPS if dispatch.supports(name, "rnn", "float64") is None]
-)
-def test_opcheck_of_rollout_vjp(
-    cell: str, state: bool, vjp: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatch, "VJPS", {vjp: dispatch.VJPS[vjp]})
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_opcheck_of_rollout_vjp(cell: str, state: bool, backend: str) -> None:
     op = detached(make(cell, sizes=(2, 3, 5, 2, 4, 3), state=state, shared=state).op())
     d_outputs = torch.ones(2, 3, 5, 3, dtype=torch.float64)
     d_final = [torch.ones(2, 3, 4, dtype=torch.float64)] * CELLS[cell].n_states
     states = torch.ones(2, 3, 5, 4, dtype=torch.float64)
     last = (states, d_final, states) if state else (None, [], None)
-    torch.library.opcheck(OPS.rollout_vjp.default, (*op[:3], d_outputs, *op[3:], *last))
+    torch.library.opcheck(
+        OPS.rollout_vjp.default, (*op[:3], d_outputs, *op[3:], *last, backend, False)
+    )
 
 
 def detached(op: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -360,7 +358,7 @@ def test_states_beyond_the_limit_are_computed_again(
 
     found = []
     for limit in (3 * 2 * 11 * 7 * 4, 3 * 2 * 11 * 7 * 4 - 1):
-        monkeypatch.setattr(dtwin_torch, "KEPT_STATES_BYTES", limit)
+        monkeypatch.setitem(dtwin_torch.KEPT_STATES_BYTES, "cpu", limit)
         found.append(gradients(arguments, loss, rollout))
     assert kept == [True, False]
     for ours, theirs in zip(*found, strict=True):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -21,35 +18,22 @@ from dtwin_fast.dispatch import rollout, rollout_vjp, supports
 from dtwin_fast.errors import BackendUnavailableError, DTwinInputError
 from dtwin_fast.weights import RNNWeights, weight_shapes
 
-TESTS = Path(__file__).parent
-KERNEL_TESTS = [TESTS / "gpu_kernels.py", TESTS / "triton_kernels.py"]
+FILES = ["gpu_kernels.py", "triton_kernels.py"]
 
 on_cuda = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="torch sees no CUDA device to run the kernels on"
+    os.environ["DTWIN_TEST_GPU"] == "0", reason="torch sees no CUDA device to run the kernels on"
 )
 
 
-@pytest.mark.parametrize("where", ["interpreter", pytest.param("cuda", marks=on_cuda)])
 @pytest.mark.parametrize("cell", CELLS)
-def test_kernels(cell: str, where: str) -> None:
+def test_kernels_in_the_interpreter(cell: str, run_kernel_tests: Callable[..., None]) -> None:
     """The interpreter is chosen before triton is imported, so these tests are another process."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment |= {"DTWIN_TEST_BACKEND": "triton", "PYTHONPATH": str(TESTS)}
-    if where == "interpreter":
-        environment["TRITON_INTERPRET"] = "1"
-    ran = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *(*map(str, KERNEL_TESTS), "-k", cell),
-        ],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=TESTS.parent,
-        timeout=600,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "skipped" not in ran.stdout
+    run_kernel_tests(FILES, "triton", "-k", cell, TRITON_INTERPRET="1")
+
+
+@on_cuda
+def test_kernels_on_a_gpu(run_kernel_tests: Callable[..., None]) -> None:
+    run_kernel_tests(FILES, "triton")
 
 
 # --- what it says where it cannot run ----------------------------------------------------------

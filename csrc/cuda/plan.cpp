@@ -127,7 +127,8 @@ int64_t lay_out(const Sizes& s, const Candidate& c, Plan* plan) {
 }
 
 // Cycles for a step of one sequence on all of its blocks' multiprocessors. Rough: multiplications,
-// reads of shared memory, and a latency that other blocks of the multiprocessor can hide.
+// reads of shared memory, what the blocks of a cluster send each other, and a latency that other
+// blocks of the multiprocessor can hide.
 double cost(const Device& device, const Candidate& c) {
     const Kernel& kernel = *c.kernel;
     const double warps = c.threads / 32.0, n_rows = rows(kernel);
@@ -135,7 +136,9 @@ double cost(const Device& device, const Candidate& c) {
     const double multiply = warps / 4 * n_rows * 4 * c.fours * widening;
     const double words = n_rows * (c.fours - kernel.fours) * (kernel.bfloat16 ? 2 : 4);
     const double read = warps * (2 * c.fours + words);
-    const double busy = std::max(multiply, read) + 15 * warps;
+    const double told = kernel.direction == forward ? 1 : n_gates(kernel.cell);
+    const double send = c.cluster > 1 ? c.units * c.cluster * told / 2 : 0;
+    const double busy = std::max(multiply, read) + 15 * warps + send;
     const double latency = c.cluster > 1 ? 1000 : 300;
     const int64_t fit = device.shared_of_multiprocessor / (c.shared + kReserved);
     const double resident = static_cast<double>(std::clamp<int64_t>(fit, 1, kernel.blocks));

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _core
+from .._core import cuda_capability, cuda_fits, cuda_launch, cuda_why_not, cuda_workspace
 from ..errors import BackendFailedError, BackendUnavailableError, DTwinInputError
 from ..weights import FloatArray, RNNWeights, weight_shapes
 from . import cpu, host_arrays
@@ -46,9 +46,9 @@ def isa() -> str:
     Raises:
         BackendUnavailableError: there is none that can run.
     """
-    capability = _core.cuda_capability(DEVICE)
+    capability = cuda_capability(DEVICE)
     if capability is None:
-        raise BackendUnavailableError(f"backend='cuda' cannot run: {_core.cuda_why_not(DEVICE)}.")
+        raise BackendUnavailableError(f"backend='cuda' cannot run: {cuda_why_not(DEVICE)}.")
     return f"cuda {capability}"
 
 
@@ -83,7 +83,7 @@ def why_not(
     reason = _why_not_precision(precision) or _why_not_device(device, cell)
     if reason is not None:
         return reason
-    return _core.cuda_fits(
+    return cuda_fits(
         cell=cell,
         sizes=sizes,
         bfloat16_weights=precision == "bfloat16",
@@ -117,7 +117,7 @@ def launch(
         BackendFailedError: the GPU or its driver failed.
         ValueError: arrays with other shapes, dtypes, devices or layouts than those.
     """
-    options = {
+    options: dict[str, Any] = {
         "cell": cell,
         "bfloat16_weights": bfloat16_weights,
         "vjp": vjp,
@@ -125,9 +125,9 @@ def launch(
         "stream": stream,
     }
     with _errors():
-        n_bytes = _core.cuda_workspace(arrays=dict(arrays), **options)
+        n_bytes = cuda_workspace(arrays=dict(arrays), **options)
         workspace = allocate(n_bytes)
-        _core.cuda_launch(arrays={**arrays, "workspace": workspace}, **options)
+        cuda_launch(arrays={**arrays, "workspace": workspace}, **options)
 
 
 @contextmanager
@@ -149,14 +149,14 @@ def _errors() -> Iterator[None]:
 
 def _why_not_precision(precision: str) -> str | None:
     if precision == "float64":
-        return "there is no float64 on the GPU: its kernels are for float32, with full or bfloat16 weights"
+        return "there is no float64 on the GPU: its kernels are for float32 and bfloat16 weights"
     return None
 
 
 @cache
 def _why_not_device(device: int, cell: str) -> str | None:
     _find_cublas()
-    reason = _core.cuda_why_not(device)
+    reason = cuda_why_not(device)
     return reason if reason is not None else _check(device, cell)
 
 
