@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <deque>
@@ -413,6 +414,31 @@ class DeviceViews {
     std::vector<py::capsule> held_;
 };
 
+int32_t cell_number(const std::string& cell) {
+    for (const auto& known : kCells) {
+        if (cell == known.name) return known.cell;
+    }
+    refuse("cell", "there is no cell '" + cell + "'");
+}
+
+std::optional<std::string> cuda_fits(const std::string& cell, const std::array<int64_t, 5>& sizes,
+                                     bool bfloat16_weights, bool vjp, int device) {
+    dtwin_rollout_params p{};
+    p.struct_size = sizeof p;
+    p.cell = cell_number(cell);
+    p.dtype = DTWIN_FLOAT32;
+    p.weights = bfloat16_weights ? DTWIN_WEIGHTS_BFLOAT16 : DTWIN_WEIGHTS_FULL;
+    p.n_subjects = sizes[0];
+    p.n_sequences = sizes[1];
+    p.n_steps = sizes[2];
+    p.n_inputs = sizes[3];
+    p.n_hidden = sizes[4];
+    const int status = dtwin_cuda_fits(&p, device, vjp);
+    if (status == DTWIN_ERROR_UNSUPPORTED) return dtwin_cuda_message();
+    run([&] { return status; });
+    return std::nullopt;
+}
+
 size_t cuda_workspace(const std::string& cell, const py::dict& arrays, bool bfloat16_weights,
                       bool vjp, int device, intptr_t stream) {
     const DeviceViews on_device(arrays, device, stream);
@@ -498,6 +524,8 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
                py::call_guard<py::gil_scoped_release>());
     module.def("cuda_capability", &dtwin_cuda_capability, py::arg("device"),
                py::call_guard<py::gil_scoped_release>());
+    module.def("cuda_fits", &cuda_fits, py::kw_only(), py::arg("cell"), py::arg("sizes"),
+               py::arg("bfloat16_weights"), py::arg("vjp"), py::arg("device"));
     module.def("cuda_workspace", &cuda_workspace, py::kw_only(), py::arg("cell"), py::arg("arrays"),
                py::arg("bfloat16_weights"), py::arg("vjp"), py::arg("device"), py::arg("stream"));
     module.def("cuda_launch", &cuda_launch, py::kw_only(), py::arg("cell"), py::arg("arrays"),

@@ -25,6 +25,10 @@ DTWIN_API const char* dtwin_cuda_why_not(int device);
 /* "9.0" for compute capability 9.0; NULL where the device cannot run. */
 DTWIN_API const char* dtwin_cuda_capability(int device);
 
+/* DTWIN_OK where the device has kernels for a rollout, and with `vjp` for its gradients; of the
+ * struct only cell, dtype, weights and the sizes are looked at. */
+DTWIN_API int dtwin_cuda_fits(const dtwin_rollout_params* params, int device, int vjp);
+
 /* Bytes of workspace that the call takes. */
 DTWIN_API int dtwin_cuda_workspace(const dtwin_rollout_params* params, int device, size_t* bytes);
 DTWIN_API int dtwin_cuda_workspace_vjp(const dtwin_rollout_vjp_params* params, int device,
@@ -44,8 +48,8 @@ DTWIN_API int dtwin_cuda_rollout_vjp(const dtwin_rollout_vjp_params* params, int
 DTWIN_API int dtwin_cuda_rollout_host(const dtwin_rollout_params* params, int device);
 DTWIN_API int dtwin_cuda_rollout_vjp_host(const dtwin_rollout_vjp_params* params, int device);
 
-/* What this thread's last DTWIN_ERROR_CUDA or DTWIN_ERROR_UNSUPPORTED was about, and what to do;
- * valid until its next call. */
+/* What this thread's last DTWIN_ERROR_CUDA, DTWIN_ERROR_UNSUPPORTED or DTWIN_ERROR_MEMORY of these
+ * functions was about, and what to do; valid until its next call. */
 DTWIN_API const char* dtwin_cuda_message(void);
 
 #ifdef __cplusplus

@@ -29,6 +29,7 @@ def rollout(
     diverged: npt.NDArray[np.bool_],  # (S,), written
     bfloat16_weights: bool,  # round the weights to bfloat16 and keep them so; float32 arrays
     n_threads: int,
+    device: int,  # -1 = the CPU, else the number of a GPU
 ) -> None: ...
 def rollout_vjp(
     *,
@@ -59,5 +60,34 @@ def rollout_vjp(
     d_c0: npt.NDArray[_F] | None,  # (S, B, H), lstm only
     bfloat16_weights: bool,
     n_threads: int,
+    device: int,
 ) -> None: ...
 def build_info() -> dict[str, Any]: ...
+def cuda_why_not(device: int) -> str | None: ...
+def cuda_capability(device: int) -> str | None: ...
+def cuda_fits(  # why there is no kernel, or None
+    *,
+    cell: str,
+    sizes: tuple[int, int, int, int, int],  # S, B, T, I, H
+    bfloat16_weights: bool,
+    vjp: bool,
+    device: int,
+) -> str | None: ...
+def cuda_workspace(  # -> bytes
+    *,
+    cell: str,
+    arrays: dict[str, Any],  # those of rollout or rollout_vjp, with __dlpack__, or None
+    bfloat16_weights: bool,
+    vjp: bool,
+    device: int,
+    stream: int,
+) -> int: ...
+def cuda_launch(
+    *,
+    cell: str,
+    arrays: dict[str, Any],  # likewise, and "workspace"
+    bfloat16_weights: bool,
+    vjp: bool,
+    device: int,
+    stream: int,
+) -> None: ...

@@ -34,6 +34,7 @@ USAGE_CODES = {
     "out_unwritable",
     "task",
     "backend",
+    "device",
     "n_threads",
     "simulation",
     "cohort_options",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from .arrays import as_real_array
-from .backends import BACKENDS, NOT_BUILT, VJPS, LossGradients, Problem, State
+from .backends import BACKENDS, VJPS, Gradients, LossGradients, Problem, Solution, State
 from .cells import CELLS
 from .errors import BackendUnavailableError, DTwinInputError
 from .weights import WEIGHT_NAMES, FloatArray, RNNWeights
@@ -81,6 +82,9 @@ def rollout(
     or h0 is flagged in ``diverged`` and changes no bit of another subject. With S = 0 the
     results are empty.
 
+    The cuda and triton backends copy the arrays to a GPU and back; tensors that are there
+    already stay there with :func:`dtwin_fast.torch.rollout`.
+
     On the cpu backend the result has the same bits for any ``n_threads``, any grouping of
     subjects and sequences into calls, and any cut of T into calls that pass h_final on.
 
@@ -88,8 +92,8 @@ def rollout(
         weights: of S subjects.
         inputs: (B,T,I) shared by all subjects, or (S,B,T,I); B and T at least 1.
         h0: (S,B,H); for an LSTM (h0, c0), as in torch.nn.LSTM. None = zeros.
-        backend: "auto" (the first of "cpu", "triton", "reference" that can run
-            this), or a name.
+        backend: "auto" (the first of "cuda", "cpu", "triton", "reference" that can run
+            this; ``result.backend`` says which one did), or a name.
         precision: "float32", "float64" or "bfloat16" (weights rounded to bfloat16,
             computed in float32: faster where a step waits for its weights, B = 1).
         time_projection: (K,T) for all sequences or (B,K,T): outputs become
@@ -102,6 +106,7 @@ def rollout(
             ``shape``, ``empty``, ``not_finite``, ``too_large``, ``backend``,
             ``precision``, ``n_threads``).
         BackendUnavailableError: the named backend cannot run this here.
+        BackendFailedError: a GPU failed on the way.
     """
     _check_precision(precision)
     problem = _problem(weights, inputs, h0, precision, time_projection)
@@ -109,8 +114,11 @@ def rollout(
         n_subjects, n_sequences, n_hidden = problem.state_shape
         _check_bytes("states", (n_subjects, n_sequences, problem.n_steps, n_hidden), precision)
     threads = _count_threads(n_threads)
-    name = _choose(backend, weights.cell, precision)
-    solution = BACKENDS[name].rollout(problem, return_states=return_states, n_threads=threads)
+
+    def run(name: str) -> Solution:
+        return BACKENDS[name].rollout(problem, return_states=return_states, n_threads=threads)
+
+    name, solution = _first_able(backend, weights.cell, precision, run)
     return RolloutResult(
         solution.outputs, solution.states, _plain(solution.h_final), name, solution.diverged
     )
@@ -170,8 +178,11 @@ def rollout_vjp(
     known = _series(states, "states", series, precision)
     _check_bytes("gradient of inputs", per_subject, precision)
     threads = _count_threads(n_threads)
-    name = _choose(backend, weights.cell, precision, vjp=True)
-    found = VJPS[name](problem, loss, states=known, n_threads=threads)
+
+    def run(name: str) -> Gradients:
+        return VJPS[name](problem, loss, states=known, n_threads=threads)
+
+    name, found = _first_able(backend, weights.cell, precision, run, vjp=True)
     return RolloutGradients(found.weights, found.inputs, _plain(found.h0), name)
 
 
@@ -181,11 +192,9 @@ def supports(backend: str, cell: str, precision: str = "float32") -> str | None:
     Raises:
         DTwinInputError: an unknown backend, cell or precision.
     """
-    _check_name("backend", backend, (*BACKENDS, *NOT_BUILT))
+    _check_name("backend", backend, tuple(BACKENDS))
     _check_name("cell", cell, tuple(CELLS))
     _check_precision(precision)
-    if backend in NOT_BUILT:
-        return NOT_BUILT[backend]
     return BACKENDS[backend].supports(cell, precision)
 
 
@@ -200,24 +209,44 @@ def isa(backend: str) -> str:
 
 
 def _why_not(backend: str, cell: str, precision: str, vjp: bool) -> str | None:
-    if vjp and backend in BACKENDS:
+    if vjp:
         return BACKENDS[backend].supports_vjp(cell, precision)
-    return supports(backend, cell, precision)
+    return BACKENDS[backend].supports(cell, precision)
 
 
-def _choose(backend: str, cell: str, precision: str, *, vjp: bool = False) -> str:
-    """The backend that will run."""
-    _check_name("backend", backend, ("auto", *BACKENDS, *NOT_BUILT))
+_Result = TypeVar("_Result")
+
+
+def _first_able(
+    backend: str,
+    cell: str,
+    precision: str,
+    run: Callable[[str], _Result],
+    *,
+    vjp: bool = False,
+) -> tuple[str, _Result]:
+    """The named backend and what it gives, or under "auto" those of the first that can run this.
+
+    A backend that has no kernel for these sizes says so before it does any work.
+    """
+    _check_name("backend", backend, ("auto", *BACKENDS))
     candidates = tuple(VJPS if vjp else BACKENDS)
+    reasons: dict[str, str] = {}
     # No further than the first that can: to ask the others may be to import their packages.
     for name in candidates if backend == "auto" else (backend,):
-        if _why_not(name, cell, precision, vjp) is None:
-            return name
-    reasons = {name: _why_not(name, cell, precision, vjp) for name in (*candidates, backend)
-               if name != "auto"}  # fmt: skip
-    able = [name for name in candidates if reasons[name] is None]
+        reason = _why_not(name, cell, precision, vjp)
+        if reason is None:
+            try:
+                return name, run(name)
+            except BackendUnavailableError as error:
+                if backend != "auto":
+                    raise
+                reason = str(error)
+        reasons[name] = reason
+    able = [name for name in candidates
+            if name not in reasons and _why_not(name, cell, precision, vjp) is None]  # fmt: skip
     what = "gradients" if vjp else "rollout"
-    why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
+    why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     use = " or ".join(f"backend={name!r}" for name in able)
     raise BackendUnavailableError(
         f"backend={backend!r} cannot run this {what} ({cell}, {precision}). {why}."

@@ -75,6 +75,10 @@ class BackendUnavailableError(DTwinError, RuntimeError):
     """A backend named explicitly cannot run here; the message says why and what to use."""
 
 
+class BackendFailedError(DTwinError, RuntimeError):
+    """A backend that can run here failed on the way, e.g. a GPU; nothing else was tried instead."""
+
+
 class MissingExtraError(DTwinError, ImportError):
     """An optional package is needed; the message names the extra to install."""
 

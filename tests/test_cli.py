@@ -383,6 +383,8 @@ USAGE: dict[str, Case] = {
     "out's name is too long": _replaced(8, lambda i, f: f / ("x" * 300)),
     "out is occupied": _replaced(8, lambda i, f: i.model),
     "simulate into a full folder": lambda i, f: ["simulate", "--out", i.model],
+    "unknown device": lambda i, f: ["train", f, "--out", f / "out", "--device", "abacus"],
+    "a GPU too many": lambda i, f: ["train", f, "--out", f / "out", "--device", "cuda:99"],
     "train into a full folder": lambda i, f: ["train", f, "--out", i.model],
     "demo into a folder not its own": lambda i, f: ["demo", "--out", i.model],
     "more people than can be": lambda i, f: ["simulate", "--out", f / "o", "--people", 10**8],
@@ -516,6 +518,7 @@ def test_simulate_then_train_then_predict(run: Run, tmp_path: Path) -> None:
     assert ran.code == 0
     assert "train:" in ran.err
     summary = json.loads(ran.out)
+    assert summary["device"] == "cpu"
     config = json.loads((model / "config.json").read_text("utf-8"))
     assert summary["model_sha256"] == config["weights_sha256"]
     assert config["regions"] == [f"area-{i}" for i in range(20)]

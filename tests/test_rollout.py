@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dtwin_fast import _core
-from dtwin_fast.backends import BACKENDS, NOT_BUILT, VJPS
+from dtwin_fast.backends import BACKENDS, VJPS
 from dtwin_fast.backends import cpu as cpu_backend
 from dtwin_fast.backends import reference as reference_backend
 from dtwin_fast.cells import CELLS
@@ -31,7 +31,7 @@ from dtwin_fast.errors import BackendUnavailableError, DTwinInputError
 from dtwin_fast.weights import WEIGHT_NAMES, RNNWeights, weight_shapes
 
 cells = pytest.mark.parametrize("cell", CELLS)
-# Those with every precision; tests/triton_kernels.py has the other.
+# Those with every precision; tests/gpu_kernels.py has the others.
 EXACT = [name for name in BACKENDS if supports(name, "rnn", "float64") is None]
 backends = pytest.mark.parametrize("backend", EXACT)
 vjps = pytest.mark.parametrize("backend", [name for name in VJPS if name in EXACT])
@@ -533,18 +533,6 @@ def test_auto_says_what_ran() -> None:
     d_outputs = np.ones((1, 1, 4, 2))
     assert rollout_vjp(weights, inputs, d_outputs).backend == "cpu"
     assert rollout_vjp(weights, inputs, d_outputs, precision="bfloat16").backend == "cpu"
-
-
-@pytest.mark.parametrize("backend", NOT_BUILT)
-def test_backends_that_are_not_built_say_so(backend: str) -> None:
-    weights, inputs = make_weights("rnn", 1, 2, 3, 2), make_inputs(1, 4, 2)
-    reason = supports(backend, "rnn")
-    assert reason == NOT_BUILT[backend]
-    with pytest.raises(BackendUnavailableError, match="backend='cpu' or backend='reference'") as e:
-        rollout(weights, inputs, backend=backend)
-    assert reason in str(e.value)
-    with pytest.raises(BackendUnavailableError, match="Use backend='cpu' or backend='reference'"):
-        rollout_vjp(weights, inputs, np.ones((1, 1, 4, 2)), backend=backend)
 
 
 def test_cpu_says_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:

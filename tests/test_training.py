@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from dtwin_fast import DTwinInputError
+from dtwin_fast import BackendUnavailableError, DTwinInputError, reference
 from dtwin_fast.cohort import Cohort, TaskData
 from dtwin_fast.connectome import Connectomes
 from dtwin_fast.metrics import pearson
@@ -22,6 +23,12 @@ from dtwin_fast.training.segments import NOT_AT_RISK
 
 SPEC = TwinSpec("test", 20, hyper_hidden=(12,), n_hidden=10)
 QUICK = TrainConfig(n_steps=4, batch_subjects=6, batch_segments=4)
+# The package's fit is the function, which hides the module of that name.
+FIT = importlib.import_module("dtwin_fast.training.fit")
+
+on_cuda = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="torch sees no CUDA device to train on"
+)
 
 
 @pytest.fixture(scope="module")
@@ -307,6 +314,111 @@ def test_no_names_no_training(cohort):
     unnamed = Connectomes.from_arrays(cohort.connectomes.edges)
     with pytest.raises(DTwinInputError, match="without names"):
         fit(replace(cohort, connectomes=unnamed), SPEC, QUICK)
+
+
+# --- devices ---
+
+
+def assert_same_layers(one, other):
+    for a, b in zip(one.layers, other.layers, strict=True):
+        np.testing.assert_array_equal(a.weight, b.weight)
+        np.testing.assert_array_equal(a.bias, b.bias)
+
+
+def test_the_cpu_is_the_default_and_what_auto_falls_back_to(cohort, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    default = fit(cohort, SPEC, QUICK)
+    for device in ("cpu", "auto"):
+        twin = fit(cohort, SPEC, QUICK, device=device)
+        assert_same_layers(twin, default)
+        assert twin.training == default.training
+        assert twin.training["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["meta", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:0\n", "cuda:" + "9" * 5000, "", None,
+     torch.device("cpu"), ["cpu"]],
+    ids=lambda device: repr(device)[:12],
+)  # fmt: skip
+def test_other_devices_are_refused(cohort, device):
+    with pytest.raises(DTwinInputError, match=r"cpu \| cuda \| cuda:N \| auto") as caught:
+        fit(cohort, SPEC, QUICK, device=device)
+    assert (caught.value.code, caught.value.field) == ("device", "device")
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"), [(None, "a build without CUDA"), ("13.0", "sees no CUDA device")]
+)
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_cuda_that_is_not_there_is_refused_before_any_work(
+    cohort, monkeypatch, device, version, reason
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", version)
+    monkeypatch.setattr(FIT, "cut_segments", lambda *_: pytest.fail("the work began"))
+    with pytest.raises(BackendUnavailableError, match=f"{reason}.*device='cpu'.*--device cpu"):
+        fit(cohort, SPEC, QUICK, device=device)
+
+
+def test_a_gpu_too_many_is_refused(cohort, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(BackendUnavailableError, match="torch sees 1 CUDA device"):
+        fit(cohort, SPEC, QUICK, device="cuda:7")
+
+
+@pytest.mark.parametrize("head", HEAD_LOSSES)
+def test_a_step_stays_on_its_device_and_is_read_once(cohort, monkeypatch, head):
+    """Meta tensors have no values to read, and torch does not mix them with the CPU's."""
+    spec = replace(SPEC, head=head)
+    reads = []
+
+    def read(tensor):
+        assert tensor.is_meta
+        reads.append(tensor.shape)
+        return [1.0] * 3
+
+    monkeypatch.setattr(torch.Tensor, "tolist", read)
+    monkeypatch.setattr(FIT, "rollout", reference.rollout)
+    network, x = HyperNetwork(spec).to("meta"), torch.zeros(len(cohort), spec.n_edges)
+    history = FIT._optimise(network, x.to("meta"), cut_segments(cohort, spec), QUICK, None)
+    assert len(history) == QUICK.n_steps
+    assert reads == [(3,)] * QUICK.n_steps
+
+
+def test_a_full_device_is_told_as_bad_input(cohort):
+    def full(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(DTwinInputError, match="batch_subjects") as caught:
+        fit(cohort, SPEC, QUICK, on_step=full)
+    assert (caught.value.code, caught.value.got) == ("too_large", "cpu")
+
+
+@pytest.mark.parametrize("where", ["reference", pytest.param("cuda", marks=on_cuda)])
+def test_another_arithmetic_trains_about_the_same_twin(cohort, tolerances, monkeypatch, where):
+    """Without dropout, whose numbers are the device's own, only the rounding differs."""
+    spec, config = replace(SPEC, dropout=0.0), replace(QUICK, n_steps=30)
+    wanted = fit(cohort, spec, config)
+    if where == "reference":
+        monkeypatch.setattr(FIT, "rollout", reference.rollout)
+    twin = fit(cohort, spec, config, device="cuda" if where == "cuda" else "cpu")
+    assert twin.training["device"].startswith("cuda: " if where == "cuda" else "cpu")
+    for losses in (twin.training["action_loss"], twin.training["bold_loss"]):
+        assert np.mean(losses[-10:]) < np.mean(losses[:10])
+    got, wanted = twin.predict(cohort.connectomes), wanted.predict(cohort.connectomes)
+    tolerances.assert_close(got.choice_prob, wanted.choice_prob, "trained", "float32")
+    tolerances.assert_close(got.contrasts, wanted.contrasts, "trained", "float32")
+
+
+@on_cuda
+def test_cuda_leaves_the_global_generators_alone(cohort):
+    states = torch.random.get_rng_state(), *torch.cuda.get_rng_state_all()
+    for device in ("cpu", "cuda"):
+        fit(cohort, SPEC, QUICK, device=device)
+        after = torch.random.get_rng_state(), *torch.cuda.get_rng_state_all()
+        assert all(torch.equal(a, b) for a, b in zip(states, after, strict=True))
 
 
 @pytest.mark.slow

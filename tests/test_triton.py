@@ -21,7 +21,8 @@ from dtwin_fast.dispatch import rollout, rollout_vjp, supports
 from dtwin_fast.errors import BackendUnavailableError, DTwinInputError
 from dtwin_fast.weights import RNNWeights, weight_shapes
 
-KERNEL_TESTS = Path(__file__).with_name("triton_kernels.py")
+TESTS = Path(__file__).parent
+KERNEL_TESTS = [TESTS / "gpu_kernels.py", TESTS / "triton_kernels.py"]
 
 on_cuda = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="torch sees no CUDA device to run the kernels on"
@@ -33,17 +34,18 @@ on_cuda = pytest.mark.skipif(
 def test_kernels(cell: str, where: str) -> None:
     """The interpreter is chosen before triton is imported, so these tests are another process."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"DTWIN_TEST_BACKEND": "triton", "PYTHONPATH": str(TESTS)}
     if where == "interpreter":
         environment["TRITON_INTERPRET"] = "1"
     ran = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *(str(KERNEL_TESTS), "-k", cell),
+            *(*map(str, KERNEL_TESTS), "-k", cell),
         ],
         capture_output=True,
         text=True,
         env=environment,
-        cwd=KERNEL_TESTS.parents[1],
+        cwd=TESTS.parent,
         timeout=600,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr

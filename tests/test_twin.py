@@ -507,11 +507,8 @@ class TestOptions:
         assert _code(lambda: tiny_twin.predict(_r(1), **options)) == code
 
     def test_named_backend_never_falls_back(self, tiny_twin: Twin) -> None:
-        from dtwin_fast.backends import NOT_BUILT
-
-        for name in NOT_BUILT:
-            with pytest.raises(BackendUnavailableError, match=name):
-                tiny_twin.predict(_r(1), backend=name)
+        with pytest.raises(BackendUnavailableError, match="backend='cuda' cannot run"):
+            tiny_twin.predict(_r(1), backend="cuda")
 
 
 class TestProvenance:

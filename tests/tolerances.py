@@ -38,6 +38,9 @@ TOLERANCES: dict[str, dict[str, float]] = {
     "edge_gradients": {"float32": 5e-6},
     # Gradients: sums of up to B * T products of such states, in the order that autograd takes.
     "gradients": {"float32": 5e-6, "float64": 1e-14},
+    # Predictions after 30 steps of training in another arithmetic. Adam divides by the gradient's
+    # size, so rounding grows: 1e-3 at most in three seeds, where one step more or less is 9e-2.
+    "trained": {"float32": 1e-2},
     # Central differences with a step of 1e-5: it squared, times third derivatives of order 10,
     # and a loss of order 10 rounded at u, divided by it.
     "finite_differences": {"float64": 1e-8},

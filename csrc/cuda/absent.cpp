@@ -15,6 +15,7 @@ const char* dtwin_cuda_why_not(int) { return kWhy; }
 const char* dtwin_cuda_capability(int) { return nullptr; }
 const char* dtwin_cuda_message(void) { return kWhy; }
 
+int dtwin_cuda_fits(const dtwin_rollout_params*, int, int) { return DTWIN_ERROR_CUDA; }
 int dtwin_cuda_workspace(const dtwin_rollout_params*, int, size_t* bytes) {
     *bytes = 0;
     return DTWIN_ERROR_CUDA;

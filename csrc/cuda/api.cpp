@@ -1,5 +1,5 @@
 // dtwin_cuda.h: arguments are checked, exceptions end here.
-#include <exception>
+#include <new>
 #include <string>
 
 #include "dtwin_cuda.h"
@@ -20,10 +20,14 @@ int guarded(Work work) {
     } catch (const Unsupported& error) {
         message = error.what();
         return DTWIN_ERROR_UNSUPPORTED;
+    } catch (const OutOfMemory& error) {
+        message = error.what();
+        return DTWIN_ERROR_MEMORY;
     } catch (const Failure& error) {
         message = error.what();
         return DTWIN_ERROR_CUDA;
     } catch (const std::bad_alloc&) {
+        message = "this machine is out of memory";
         return DTWIN_ERROR_MEMORY;
     }
 }
@@ -36,19 +40,21 @@ const dtwin_rollout_params& rollout_of(const dtwin_rollout_vjp_params& params) {
     return params.rollout;
 }
 
+bool vjp_of(const dtwin_rollout_params&) { return false; }
+bool vjp_of(const dtwin_rollout_vjp_params&) { return true; }
+
 // work(device) in the device's context, unless there is nothing to do.
 template <class Params, class Work>
 int run(const Params* params, int index, Work work) {
     if (const int status = checked(params)) return status;
     return guarded([&] {
-        if (rollout_of(*params).dtype != DTWIN_FLOAT32) {
-            throw Unsupported(
-                "the GPU's kernels are for float32. Use precision=\"float32\" or "
-                "\"bfloat16\", or backend=\"cpu\"");
-        }
         Device& device = Device::get(index);
         if (rollout_of(*params).n_subjects == 0) return;
         const Device::Use use(device);
+        {
+            const Device::Turn turn(device);
+            look_for_kernels(device, rollout_of(*params), vjp_of(*params));
+        }
         work(device);
     });
 }
@@ -72,6 +78,15 @@ const char* dtwin_cuda_why_not(int device) {
 const char* dtwin_cuda_capability(int device) {
     if (dtwin_cuda_why_not(device)) return nullptr;
     return Device::get(device).capability.c_str();
+}
+
+int dtwin_cuda_fits(const dtwin_rollout_params* params, int device, int vjp) {
+    return guarded([&] {
+        Device& d = Device::get(device);
+        const Device::Use use(d);
+        const Device::Turn turn(d);
+        look_for_kernels(d, *params, vjp != 0);
+    });
 }
 
 int dtwin_cuda_workspace(const dtwin_rollout_params* params, int device, size_t* bytes) {

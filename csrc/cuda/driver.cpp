@@ -100,8 +100,7 @@ void check(CUresult result, const char* doing) {
     std::string message = std::string(doing) + ": " + (text ? text : "unknown error");
     switch (result) {
         case CUDA_ERROR_OUT_OF_MEMORY:
-            message += ". Give fewer subjects, sequences or steps at a time";
-            break;
+            throw OutOfMemory(message + ". Give fewer subjects, sequences or steps at a time");
         case CUDA_ERROR_NO_BINARY_FOR_GPU:
         case CUDA_ERROR_UNSUPPORTED_PTX_VERSION:
             message +=

@@ -15,6 +15,10 @@ struct Failure : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+struct OutOfMemory : Failure {
+    using Failure::Failure;
+};
+
 // Sizes or a dtype that there is no kernel for.
 struct Unsupported : Failure {
     using Failure::Failure;

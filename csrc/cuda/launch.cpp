@@ -397,6 +397,20 @@ void run(Device& device, const Params& params, CUstream stream, void* workspace,
 
 }  // namespace
 
+void look_for_kernels(Device& device, const dtwin_rollout_params& p, bool vjp) {
+    if (p.dtype != DTWIN_FLOAT32) {
+        throw Unsupported(
+            "there is no float64 on the GPU: its kernels are for float32, with full or bfloat16 "
+            "weights. Use precision=\"float32\", or backend=\"cpu\"");
+    }
+    Sizes sizes{Direction::kForward, p.cell,        p.weights == DTWIN_WEIGHTS_BFLOAT16,
+                p.n_subjects,        p.n_sequences, p.n_steps,
+                p.n_inputs,          p.n_hidden,    0};
+    make_plan(device, sizes);
+    sizes.direction = Direction::kBackward;
+    if (vjp) make_plan(device, sizes);
+}
+
 size_t workspace_bytes(Device& device, const dtwin_rollout_params& params) {
     return Forward(device, params, nullptr).take(nullptr);
 }

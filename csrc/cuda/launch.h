@@ -8,6 +8,9 @@
 
 namespace dtwin::gpu {
 
+// Throws Unsupported where there is no kernel for these sizes, or for those of the gradients.
+void look_for_kernels(Device& device, const dtwin_rollout_params& params, bool vjp);
+
 // Workspace of the calls below. The parameters are checked; throws Failure. All of these within a
 // Device::Use and a Device::Turn.
 size_t workspace_bytes(Device& device, const dtwin_rollout_params& params);

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from . import cpu, reference, triton
+from . import cpu, cuda, reference, triton
 from .interface import Backend, Gradients, LossGradients, Problem, Solution, State, Vjp
 
 __all__ = [
     "BACKENDS",
-    "NOT_BUILT",
     "VJPS",
     "Backend",
     "Gradients",
@@ -18,17 +17,18 @@ __all__ = [
     "Vjp",
 ]
 
-BACKENDS: dict[str, Backend] = {"cpu": cpu, "triton": triton, "reference": reference}
+BACKENDS: dict[str, Backend] = {
+    "cuda": cuda,
+    "cpu": cpu,
+    "triton": triton,
+    "reference": reference,
+}
 """In the order in which "auto" tries them."""
 
 VJPS: dict[str, Vjp] = {
+    "cuda": cuda.rollout_vjp,
     "cpu": cpu.rollout_vjp,
     "triton": triton.rollout_vjp,
     "reference": reference.rollout_vjp,
 }
 """The backends with gradients, in the order in which "auto" tries them."""
-
-NOT_BUILT: dict[str, str] = {
-    "cuda": "this version has no CUDA kernels",
-}
-"""Names that are kept for backends that do not exist yet, and why they cannot run."""

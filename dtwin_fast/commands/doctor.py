@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._core import build_info
-from ..backends import BACKENDS, NOT_BUILT
+from ..backends import BACKENDS
 from ..cells import CELLS
 from ..dispatch import PRECISIONS, isa, supports
 from ..provenance import package_version
@@ -54,7 +54,7 @@ def examine() -> dict[str, Any]:
             "threads": len(os.sched_getaffinity(0)),
         },
         "gpu": _gpu(),
-        "backends": {name: _backend(name) for name in (*BACKENDS, *NOT_BUILT)},
+        "backends": {name: _backend(name) for name in BACKENDS},
         "extras": {
             extra: {package: _version(package) for package in packages}
             for extra, packages in EXTRAS.items()
@@ -63,8 +63,6 @@ def examine() -> dict[str, Any]:
 
 
 def _backend(name: str) -> dict[str, list[str] | str]:
-    if name in NOT_BUILT:
-        return {"unavailable": NOT_BUILT[name]}
     reasons = {
         f"{cell} {precision}": supports(name, cell, precision)
         for cell in CELLS

@@ -25,14 +25,22 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="sizes of hypernetwork and RNN (default demo); regions are the cohort's",
     )
     add_training(parser)
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="cpu (default), cuda, cuda:N, or auto: cuda where there is a GPU, else cpu",
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON summary on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and save the model."""
     from ..training import fit
+    from ..training.device import find_device
 
     with output_folder(args.out):
+        find_device(args.device)  # Before a large cohort is read in vain.
         cohort = load_cohort(args.cohort)
         spec = _fit_spec(args.preset, cohort)
         config = train_config(args)
@@ -41,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
                 cohort,
                 spec,
                 config,
+                device=args.device,
                 on_step=lambda step: show_step(progress, step),
             )
         twin = twin.save(args.out)
@@ -49,11 +58,13 @@ def run(args: argparse.Namespace) -> int:
             "out": str(args.out),
             "people": len(cohort),
             "steps": config.n_steps,
+            "device": twin.training["device"],
             "model_sha256": twin.sha256,
         }
         print(json.dumps(summary))
     else:
-        print(f"{len(cohort)} people, {config.n_steps} steps -> {args.out}")
+        device = twin.training["device"]
+        print(f"{len(cohort)} people, {config.n_steps} steps on {device} -> {args.out}")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from ..tasks import TASKS
 from ..tasks.design import contrast_projection
 from ..torch import rollout
 from ..twin import Twin
+from .device import describe, find_device, seeded
 from .losses import HEAD_LOSSES, bold_loss
 from .network import HyperNetwork
 from .segments import Segments, cut_segments
@@ -82,6 +84,7 @@ def fit(
     spec: TwinSpec,
     config: TrainConfig | None = None,
     *,
+    device: str = "cpu",
     on_step: Callable[[TrainStep], None] | None = None,
 ) -> Twin:
     """Train a hypernetwork on a cohort and return the twin.
@@ -90,17 +93,26 @@ def fit(
     training people leaks nothing of the people held out. Missing edges are filled with the
     mean of the people who have them.
 
+    The network starts from the same weights and draws the same batches on every device.
+    Sums are rounded differently on CUDA, and dropout draws other numbers there, so a seed
+    gives another twin than on the CPU, where it gives the same bits every time.
+
     Args:
         cohort: S people with connectomes with region names and task data.
         spec: sizes; ``n_regions``, ``bold_regions`` and ``tr_s`` must be the cohort's.
         config: None takes the defaults.
+        device: "cpu", "cuda", "cuda:N", or "auto" (cuda where torch has a CUDA device, else
+            cpu). ``Twin.training["device"]`` says what ran: "cpu", or "cuda: " and the GPU.
         on_step: called after every optimiser step.
 
     Raises:
-        DTwinInputError: a cohort that does not fit the spec (code ``cohort``).
+        DTwinInputError: a cohort that does not fit the spec (code ``cohort``), no such device
+            (``device``), or one whose memory is too small (``too_large``).
+        BackendUnavailableError: the named device is not here.
         FloatingPointError: the loss is no longer a finite number.
     """
     config = config or TrainConfig()
+    place = find_device(device)
     _check(cohort, spec)
     segments = cut_segments(cohort, spec)
     z = cohort.connectomes.fisher_z().astype(np.float32)
@@ -109,12 +121,20 @@ def fit(
     z = np.where(np.isnan(z), edge_mean, z)
     x = torch.from_numpy((z - edge_mean) / edge_sd if spec.standardize else z)
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed, place):
         network = HyperNetwork(spec, config.init)
         # The twin is made, and so checked, before the time is spent on training it.
         untrained = _twin(network, cohort, segments, edge_mean, edge_sd)
-        history = _optimise(network, x, segments, config, on_step)
+        try:
+            history = _optimise(network.to(place), x.to(place), segments, config, on_step)
+        except torch.OutOfMemoryError as error:
+            raise DTwinInputError(
+                "too_large",
+                "the memory of the device has no room for this training",
+                field="device",
+                got=describe(place),
+                fix="Lower TrainConfig.batch_subjects or batch_segments, or train on the CPU",
+            ) from error
     return replace(
         untrained,
         layers=network.numpy_layers(),
@@ -124,6 +144,7 @@ def fit(
             "input_sha256": input_digest(cohort.connectomes),
             "dtwin_fast": package_version(),
             "torch": torch.__version__,
+            "device": describe(place),
             "action_loss": [round(step.action_loss, 6) for step in history],
             "bold_loss": [round(step.bold_loss, 6) for step in history],
         },
@@ -166,17 +187,16 @@ def _optimise(
     on_step: Callable[[TrainStep], None] | None,
 ) -> list[TrainStep]:
     spec = network.spec
-    inputs = torch.from_numpy(segments.inputs)
-    press = torch.from_numpy(segments.press)
-    bold = None if segments.bold is None else torch.from_numpy(segments.bold)
-    volumes = torch.from_numpy(segments.volume_steps)
-    volumes = volumes[volumes >= segments.n_warm_up]
+    inputs = _beside(x, segments.inputs)
+    press = _beside(x, segments.press)
+    bold = None if segments.bold is None else _beside(x, segments.bold)
+    volumes = _beside(x, segments.volume_steps[segments.volume_steps >= segments.n_warm_up])
     scored = slice(-len(volumes), None)
     optimiser, schedule = _optimiser(network, config)
     batches = _Batches(len(x), len(inputs), config)
     history: list[TrainStep] = []
     for step in range(1, config.n_steps + 1):
-        people, runs = batches.draw()
+        people, runs = (_beside(x, drawn) for drawn in batches.draw())
         weights = network.weights(x[people])
         outputs = rollout(spec.cell, weights, inputs[runs]).outputs
         actions, predicted = outputs.split([spec.n_actions, len(spec.bold_regions)], dim=-1)
@@ -184,14 +204,16 @@ def _optimise(
         steps = slice(segments.n_warm_up, None)
         action_loss = HEAD_LOSSES[spec.head](actions[:, :, steps], presses[:, :, steps])
         loss = action_loss
-        series_loss = torch.zeros(())
+        series_loss = action_loss.new_zeros(())
         if bold is not None:
             series = bold[people][:, runs][:, :, scored]
             series_loss = bold_loss(predicted[:, :, volumes], series)
             loss = action_loss + config.bold_weight * series_loss
-        if not torch.isfinite(loss):
+        # The one look at values of the device in a step: the host waits for it here.
+        total, of_actions, of_bold = torch.stack([loss, action_loss, series_loss]).tolist()
+        if not math.isfinite(total):
             raise FloatingPointError(
-                f"the loss is {loss.item()} at step {step}; lower TrainConfig.learning_rate "
+                f"the loss is {total} at step {step}; lower TrainConfig.learning_rate "
                 f"({config.learning_rate}), or look for extreme values in the cohort"
             )
         optimiser.zero_grad(set_to_none=True)
@@ -199,10 +221,14 @@ def _optimise(
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
         optimiser.step()
         schedule.step()
-        history.append(TrainStep(step, config.n_steps, action_loss.item(), series_loss.item()))
+        history.append(TrainStep(step, config.n_steps, of_actions, of_bold))
         if on_step is not None:
             on_step(history[-1])
     return history
+
+
+def _beside(tensor: Tensor, array: npt.NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array).to(tensor.device)
 
 
 def _optimiser(
