@@ -27,9 +27,11 @@ EXIT_FAILED, EXIT_USAGE, EXIT_NO_GPU = 1, 2, 4
 EXIT_CODES = """exit codes:
   0 done   1 wrong results, or the build failed   2 usage   4 there is no CUDA GPU"""
 
-PROBE = (
-    "from dtwin_fast._core import build_info as b; raise SystemExit(0 if b().get('cuda') else 3)"
-)
+PROBE = """
+import dtwin_fast.benchmarks.device
+from dtwin_fast._core import build_info
+raise SystemExit(0 if build_info()["cuda"] else 3)
+"""
 WITHOUT_CUDA = 3
 
 

@@ -17,7 +17,7 @@ from .problem import Prepare, count_sets, draw
 from .timing import Budget, Run, take_turns
 from .verify import Verdict, choose_subjects, expect, verify
 
-TIMING_S = 3.0
+TIMING_S = 2.0
 """For the turns of one case and op."""
 LEAST_LEFT_S = 8.0
 """With less time left no further implementation is prepared."""
@@ -87,9 +87,6 @@ def run_pair(
         found.run(implementations)
     except torch.OutOfMemoryError as error:
         found.leave_out("all", error)
-    # What this case has held must not be in the next one's way.
-    if setting.device == "cuda" and not _is_lost(setting.device):
-        torch.cuda.empty_cache()
     return found.rows, found.left_out
 
 
@@ -122,6 +119,7 @@ class _Pair:
                 self.left_out.append(left_out(self.name, self.op, impl, TIME_UP))
                 continue
             setting.say(f"{self.name} {self.op}: verifying {impl}")
+            _free(setting.device)
             try:
                 calls = prepare(problems, self.op)
                 verdict = verify(calls[0], self.case.S, expected, subjects)
@@ -183,6 +181,12 @@ def _compare(rows: list[Row]) -> None:
     peers = [row["median_s"] for row in rows if not is_ours(row["impl"])]
     for row in rows:
         row["ratio_to_best_peer"] = min(peers) / row["median_s"] if peers else None
+
+
+def _free(device: str) -> None:
+    """Give back what torch keeps for later: JAX and the drivers take memory of their own."""
+    if device == "cuda" and not _is_lost(device):
+        torch.cuda.empty_cache()
 
 
 def _is_lost(device: str) -> bool:

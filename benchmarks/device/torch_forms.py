@@ -7,6 +7,7 @@ and ``torch-compile`` is the loop under torch.compile, unrolled over all steps.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,8 +20,8 @@ from ..peers.torch_calls import Forward
 from ..peers.torch_eager import unbound
 from .problem import Call, Prepare, Problem
 
-COMPILE_S = 25.0
-"""torch.compile may take so long, once; some hundred steps take it minutes."""
+COMPILE_S, ALL_COMPILES_S = 25.0, 75.0
+"""torch.compile may take so long for a case, and in all; some hundred steps take it minutes."""
 
 
 def engine(backend: str, precision: str | None) -> Prepare:
@@ -53,23 +54,30 @@ class Compiled:
 
     def __init__(self) -> None:
         self._too_many_steps: float = float("inf")
+        self._left_s = ALL_COMPILES_S
 
     def __call__(self, problems: list[Problem], op: str) -> list[Call]:
         n_steps = problems[0].case.T
         if n_steps >= self._too_many_steps:
             reason = f"not tried: {n_steps} unrolled steps compile no faster than those before"
             raise BackendUnavailableError(reason)
+        limit_s = min(COMPILE_S, self._left_s)
+        if limit_s <= 0:
+            raise BackendUnavailableError(f"not tried: {ALL_COMPILES_S:.0f} s went into compiling")
         # Past so many sizes of one function torch would quietly run it eagerly.
         torch.compiler.reset()
         forward = torch.compile(unbound, dynamic=False, fullgraph=True)
         calls = [torch_call(problem, op, forward) for problem in problems]
+        start = time.monotonic()
         try:
-            with time_limit(COMPILE_S):
+            with time_limit(limit_s):
                 calls[0].run()
         except OutOfTime:
             self._too_many_steps = n_steps / 2
-            reason = f"torch.compile took more than {COMPILE_S:.0f} s for {n_steps} unrolled steps"
+            reason = f"torch.compile took more than {limit_s:.0f} s for {n_steps} unrolled steps"
             raise BackendUnavailableError(reason) from None
+        finally:
+            self._left_s -= time.monotonic() - start
         return calls
 
 
@@ -101,7 +109,6 @@ def _capture(call: Call) -> Call:
     with torch.cuda.stream(stream):
         call.run()  # loads libraries and kernels, which a capture cannot
     torch.cuda.current_stream().wait_stream(stream)
-    torch.cuda.empty_cache()  # the graph takes memory of its own, and cannot free any
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         result = call.run()
