@@ -21,10 +21,10 @@ def as_line(row: Row) -> str:
     peak = row.get("peak_bytes")
     return (
         f"{row['case']:<20} {row['op']:<8} {row['impl']:<19} {row['S']:>4} "
-        f"{row['median_s']:9.4f} {_number(row['ratio_to_best_peer'], '9.2f')} "
+        f"{row['median_s']:9.4f} {as_number(row['ratio_to_best_peer'], '9.2f')} "
         f"{row['gflops']:8.1f} {_percent(row['percent_sgemm'])} "
         f"{_percent(row['percent_w_hh_reads'])} {_percent(row['percent_copy'])} "
-        f"{_number(peak and peak / 2**20, '9.0f')} "
+        f"{as_number(peak and peak / 2**20, '9.0f')} "
         f"{row['rel_err']:8.1e}" + (f"  {row['note']}" if "note" in row else "")
     )
 
@@ -60,9 +60,9 @@ def _ratios(rows: list[Row]) -> str:
         if not row["impl"].startswith(ours.PREFIX) or row["op"] == "stream":
             continue
         found = [ratio(rows, row["case"], row["op"], row["impl"], name) for name in names]
-        cells = (row["case"], row["op"], row["impl"], *(_number(r, ".1f") for r in found))
-        lines.append((*cells, _number(row["median_s"], ".4f")))
-    return _table(("case", "op", "impl", *(f"x {name}" for name in names), "median s"), lines)
+        cells = (row["case"], row["op"], row["impl"], *(as_number(r, ".1f") for r in found))
+        lines.append((*cells, as_number(row["median_s"], ".4f")))
+    return as_table(("case", "op", "impl", *(f"x {name}" for name in names), "median s"), lines)
 
 
 def _targets(rows: list[Row]) -> str:
@@ -77,7 +77,7 @@ def _targets(rows: list[Row]) -> str:
             "percent_w_hh_reads": "% of the rate of reading w_hh",
         }[field]
         lines.append((case, "fwd", what, *_verdict(got, wanted, ".1f")))
-    return _table(("case", "op", "figure", "target", "measured", "reached"), lines)
+    return as_table(("case", "op", "figure", "target", "measured", "reached"), lines)
 
 
 def _stream(rows: list[Row]) -> str:
@@ -98,7 +98,7 @@ def _stream(rows: list[Row]) -> str:
     header = ("case", "subjects", "subjects/s", "file on", "MB/s of edges", "% reading",
               "% personalizing", "% rolling out", "% of disk limit",
               "% of sgemm limit in personalizing")  # fmt: skip
-    return _table(header, lines)
+    return as_table(header, lines)
 
 
 def _all(rows: list[Row]) -> str:
@@ -116,15 +116,16 @@ def _all(rows: list[Row]) -> str:
                 f"{row['median_s']:.4f}",
                 f"{row['q1_s']:.4f} to {row['q3_s']:.4f}",
                 f"{row['gflops']:.1f}",
-                *(_number(row[f"percent_{of}"], ".0f") for of in ("sgemm", "w_hh_reads", "copy")),
-                _number(peak and peak / 2**20, ".0f"),
+                *(as_number(row[f"percent_{of}"], ".0f") for of in ("sgemm", "w_hh_reads", "copy")),
+                as_number(peak and peak / 2**20, ".0f"),
                 f"{row['rel_err']:.1e}",
             )
         )
-    return _table(header, lines)
+    return as_table(header, lines)
 
 
-def _table(header: Iterable[str], lines: Sequence[tuple[str, ...]]) -> str:
+def as_table(header: Iterable[str], lines: Sequence[tuple[str, ...]]) -> str:
+    """A Markdown table, or nothing where there are no lines."""
     if not lines:
         return ""
     titles = tuple(header)
@@ -132,7 +133,8 @@ def _table(header: Iterable[str], lines: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, rule, *lines))
 
 
-def _number(value: float | None, form: str) -> str:
+def as_number(value: float | None, form: str) -> str:
+    """The number in a format such as 9.2f; a dash as wide where there is none."""
     width = form.split(".")[0]
     return format("-", f">{width}") if value is None else format(value, form)
 

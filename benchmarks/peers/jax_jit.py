@@ -44,7 +44,7 @@ def _prepare(problem: Problem, *, op: str, over: str, project_first: bool) -> Ca
 
     devices = _start()
     one = partial(
-        _roll_one,
+        roll_one,
         cell=problem.case.cell,
         projection=problem.projection,
         project_first=project_first,
@@ -112,7 +112,7 @@ def _array(value: Any) -> Any:
     return np.asarray(value)
 
 
-def _roll_one(
+def roll_one(
     weights: Any, inputs: Any, h0: Any, *, cell: str, projection: Any, project_first: bool
 ) -> Any:
     """One subject: inputs (B,T,I), h0 parts (B,H) -> (B,T,O) or (B,K,O)."""

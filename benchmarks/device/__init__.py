@@ -1,0 +1,1 @@
+"""What ``python benchmarks/gpu.py`` runs: the engine beside its peers on an NVIDIA GPU."""
