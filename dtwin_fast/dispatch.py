@@ -240,10 +240,13 @@ def check_shapes(
     )
 
 
-def _why_not(backend: str, cell: str, precision: str, vjp: bool) -> str | None:
-    if vjp:
-        return BACKENDS[backend].supports_vjp(cell, precision)
-    return BACKENDS[backend].supports(cell, precision)
+def why_not(backend: str, cell: str, precision: str, *, vjp: bool) -> str | None:
+    """:func:`supports` for names that are known, or the same for the gradients."""
+    if not vjp:
+        return BACKENDS[backend].supports(cell, precision)
+    if backend not in VJPS:
+        return "it has no gradients"
+    return BACKENDS[backend].supports_vjp(cell, precision)
 
 
 _Result = TypeVar("_Result")
@@ -266,7 +269,7 @@ def _first_able(
     reasons: dict[str, str] = {}
     # No further than the first that can: to ask the others may be to import their packages.
     for name in candidates if backend == "auto" else (backend,):
-        reason = _why_not(name, cell, precision, vjp)
+        reason = why_not(name, cell, precision, vjp=vjp)
         if reason is None:
             try:
                 return name, run(name)
@@ -276,7 +279,7 @@ def _first_able(
                 reason = str(error)
         reasons[name] = reason
     able = [name for name in candidates
-            if name not in reasons and _why_not(name, cell, precision, vjp) is None]  # fmt: skip
+            if name not in reasons and why_not(name, cell, precision, vjp=vjp) is None]  # fmt: skip
     what = "gradients" if vjp else "rollout"
     why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     use = " or ".join(f"backend={name!r}" for name in able)

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from . import dispatch, kernels
+import dtwin_fast.kernels as kernels
+
+from . import dispatch
 from .backends import cuda
 from .cells import CELLS
 from .errors import BackendUnavailableError, DTwinInputError, MissingExtraError
@@ -189,13 +191,11 @@ def _choose(
             f"backend={backend!r} does not run on {where} tensors. Use one of "
             f"{', '.join(candidates)}, or move the tensors."
         )
-    if not on_gpu:
-        return "cpu" if backend == "auto" else backend
     reasons: dict[str, str] = {}
     for name in candidates if backend == "auto" else (backend,):
         reason = _why_not(name, cell, weights, inputs, bfloat16_weights, needs_gradient)
         if reason is None:
-            if backend == "auto" and name == "reference":
+            if on_gpu and backend == "auto" and name == "reference":
                 why = "; ".join(f"{other}: {text}" for other, text in reasons.items())
                 warnings.warn(
                     f"dtwin_fast.torch.rollout runs torch's own loop on {inputs.device}, which "
@@ -206,7 +206,8 @@ def _choose(
             return name
         reasons[name] = reason
     raise BackendUnavailableError(
-        f"backend={backend!r} cannot run this: {reasons[backend]}. Use backend='auto'."
+        f"dtwin_fast.torch.rollout cannot run this with backend={backend!r} ({cell}, "
+        f"{inputs.dtype}). {'; '.join(f'{name}: {why}' for name, why in reasons.items())}."
     )
 
 
@@ -218,8 +219,10 @@ def _why_not(
     bfloat16_weights: bool,
     needs_gradient: bool,
 ) -> str | None:
-    """Why a backend cannot run this on CUDA tensors, or None."""
+    """Why a backend cannot run this on these tensors, or None."""
     precision = "bfloat16" if bfloat16_weights else PRECISIONS[inputs.dtype]
+    if inputs.device.type == "cpu":
+        return dispatch.why_not(name, cell, precision, vjp=needs_gradient)
     n_subjects, _, n_hidden = weights[WEIGHT_NAMES.index("w_hh")].shape
     if name == "cuda":
         n_sequences, n_steps, n_inputs = inputs.shape[-3:]
@@ -229,7 +232,8 @@ def _why_not(
     if name == "triton":
         if find_spec("triton") is None:
             return "triton is not installed (pip install 'dtwin_fast[triton]')"
-        return kernels.why_not(cell, precision, n_hidden)
+        reason: str | None = kernels.why_not(cell, precision, n_hidden)
+        return reason
     return None
 
 

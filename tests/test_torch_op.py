@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from types import ModuleType
+from contextlib import nullcontext
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dtwin_fast import dispatch, reference
+from dtwin_fast import _core, dispatch, reference
 from dtwin_fast import torch as dtwin_torch
+from dtwin_fast.backends import cuda_tensors
 from dtwin_fast.cells import CELLS
 from dtwin_fast.errors import BackendUnavailableError, DTwinInputError
 from dtwin_fast.spec import TwinSpec
@@ -557,3 +559,106 @@ def test_a_training_step_equals_the_step_of_the_reference(
         stepped.append([p.detach().numpy() for p in network.parameters()])
     for ours, theirs in zip(*stepped, strict=True):
         tolerances.assert_close(ours, theirs, "gradients", "float32")
+
+
+# --- backend, precision, device ----------------------------------------------------------------
+
+
+@cells
+def test_a_named_backend_runs(cell: str) -> None:
+    arguments = make(cell, "float32")
+    weights, inputs, h0 = arguments.weights, arguments.inputs, arguments.h0
+    state = h0 if h0 is None or len(h0) > 1 else h0[0]
+    engine, loop = (
+        rollout(cell, weights, inputs, state, backend=name).outputs for name in ("cpu", "reference")
+    )
+    assert torch.equal(engine, rollout(cell, weights, inputs, state).outputs)
+    assert torch.equal(loop, reference.rollout(cell, weights, inputs, state).outputs)
+
+
+@cells
+def test_bfloat16_weights(cell: str, tolerances: ModuleType) -> None:
+    """Outputs and gradients are those at the rounded weights."""
+    arguments = make(cell, "float32")
+    rounded = arguments._replace(
+        weights={
+            name: tensor.detach().bfloat16().float().requires_grad_()
+            for name, tensor in arguments.weights.items()
+        }
+    )
+
+    def engine(*positional: Any, **named: Any) -> reference.TorchRollout:
+        return rollout(*positional, **named, precision="bfloat16")
+
+    def loss(result: reference.TorchRollout) -> Tensor:
+        return weighted(result.outputs)
+
+    got = gradients(arguments, loss, engine)
+    wanted = gradients(rounded, loss, rollout)
+    for ours, theirs in zip(got, wanted, strict=True):
+        tolerances.assert_close(ours.numpy(), theirs.numpy(), "gradients", "float32")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"backend": "cuda"}, BackendUnavailableError, "does not run on CPU tensors"),
+        ({"backend": "triton"}, BackendUnavailableError, "cpu, reference, or move the tensors"),
+        ({"backend": "gpu"}, DTwinInputError, "there is no such backend"),
+        ({"precision": "float32"}, DTwinInputError, "'float64', or 'bfloat16'"),
+        ({"precision": "bfloat16"}, DTwinInputError, "'bfloat16' with float32 tensors"),
+        ({"precision": "float16"}, DTwinInputError, "the tensors have another precision"),
+    ],
+)
+def test_what_a_call_cannot_ask_for(
+    options: dict[str, str], error: type[Exception], message: str
+) -> None:
+    arguments = make("rnn", "float64")
+    with pytest.raises(error, match=message):
+        rollout("rnn", arguments.weights, arguments.inputs, **options)
+
+
+@cells
+@pytest.mark.parametrize("shared", [False, True], ids=["own-inputs", "shared-inputs"])
+@pytest.mark.parametrize("projected", ["", "B,K,T"], ids=["outputs", "projected"])
+def test_the_arrays_that_a_launch_on_a_gpu_gets(
+    cell: str, shared: bool, projected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their names, shapes and layouts: the CPU engine takes the same ones in the GPU's place."""
+
+    def launch(cell: str, arrays: dict[str, Tensor | None], *, vjp: bool, **options: Any) -> None:
+        assert options["allocate"](100).shape == (100,)
+        named = {name: None if t is None else t.numpy() for name, t in arrays.items()}
+        named |= {name: named.get(name) for name in ("h0", "c0")}
+        missing = ("d_h_final", "d_c_final", "d_c0") if vjp else ("c_final",)
+        named |= {name: named.get(name) for name in missing}
+        run = _core.rollout_vjp if vjp else _core.rollout
+        run(cell=cell, **named, bfloat16_weights=options["bfloat16_weights"], n_threads=1)
+
+    monkeypatch.setattr(cuda_tensors, "launch", launch)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
+    arguments = make(cell, "float32", shared=shared, projected=projected)
+    wanted = arguments.run(rollout, states=True)
+    outputs, states, last = cuda_tensors.rollout(
+        cell, arguments.weights, arguments.inputs, arguments.h0,
+        time_projection=arguments.projection, return_states=True, bfloat16_weights=False,
+    )  # fmt: skip
+    for ours, theirs in zip((outputs, states, *last), parts(wanted), strict=True):
+        assert torch.equal(ours, theirs)
+
+    def loss(result: reference.TorchRollout) -> Tensor:
+        return weighted(*parts(result))
+
+    leaves = [t.detach().requires_grad_() for t in parts(wanted)]
+    d_outputs, d_states, *d_final = torch.autograd.grad(weighted(*leaves), leaves)
+    true = gradients(arguments, loss, rollout, states=True)
+    for known in (None, states):
+        found, d_inputs, d_h0 = cuda_tensors.rollout_vjp(
+            cell, arguments.weights, arguments.inputs, d_outputs, arguments.h0,
+            time_projection=arguments.projection, d_states=d_states, d_final=tuple(d_final),
+            states=known, bfloat16_weights=False,
+        )  # fmt: skip
+        for ours, theirs in zip((*found.values(), d_inputs, *d_h0), true, strict=True):
+            assert torch.equal(ours, theirs)

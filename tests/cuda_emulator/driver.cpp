@@ -29,7 +29,7 @@ using namespace dtwin::emulator;
 
 // The handles that cuda.h leaves open.
 struct CUctx_st {
-    int device, n_retained;
+    int device = 0, n_retained = 0;
 };
 struct CUfunc_st {
     const dtwin::gpu::EmulatedKernel* kernel;
