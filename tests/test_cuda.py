@@ -161,7 +161,7 @@ def test_a_build_without_a_cuda_compiler(tmp_path: Path) -> None:
     )
     said = subprocess.run([str(built_program)], capture_output=True, text=True, check=True).stdout
     assert said.startswith("14 " * 7)
-    assert said.count("Install the CUDA toolkit 12 or newer and build again") == 2
+    assert said.count("Install the CUDA toolkit 12.1 or newer and build again") == 2
     assert said.endswith("|1")
 
 

@@ -5,7 +5,7 @@ namespace {
 
 constexpr const char* kWhy =
     "this build has no CUDA kernels: CMake found no CUDA compiler (nvcc), or DTWIN_CUDA was OFF. "
-    "Install the CUDA toolkit 12 or newer and build again";
+    "Install the CUDA toolkit 12.1 or newer and build again";
 
 }  // namespace
 

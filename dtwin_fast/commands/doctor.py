@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 from typing import Any
 
 import numpy as np
@@ -53,7 +52,7 @@ def examine() -> dict[str, Any]:
             "flags": build["flags"],
             "threads": len(os.sched_getaffinity(0)),
         },
-        "gpu": _gpu(),
+        "gpu": _gpu(build),
         "backends": {name: _backend(name) for name in BACKENDS},
         "extras": {
             extra: {package: _version(package) for package in packages}
@@ -74,10 +73,13 @@ def _backend(name: str) -> dict[str, list[str] | str]:
     return {"runs": runs}
 
 
-def _gpu() -> str:
-    if shutil.which("nvidia-smi") is None:
-        return "none: no NVIDIA driver (nvidia-smi) is installed"
-    return "there is an NVIDIA driver; each backend says whether it can use it"
+def _gpu(build: dict[str, Any]) -> str:
+    kernels = "no CUDA kernels were built"
+    if build["cuda"]:
+        named = ", ".join(build["cuda_architectures"].split())
+        kernels = f"kernels built with CUDA {build['cuda']} for {named}"
+    reason = supports("cuda", "rnn")
+    return f"{kernels}; {isa('cuda') if reason is None else reason}"
 
 
 def _version(package: str) -> str | None:
