@@ -11,7 +11,8 @@ class Backward {
     static constexpr int kGates = Cell::kGates;
     static constexpr int kStates = Cell::kStates;
 
-    // What a step reads from memory, asked for one step ahead.
+    // What a step reads from memory. It is brought near kAhead steps before, and asked for one.
+    static constexpr int kAhead = 4;
     struct Step {
         float d_state, before[kStates], after[kStates], slots[Cell::kSlots];
     };
@@ -22,6 +23,7 @@ class Backward {
           loop(params.loop),
           me(params.loop),
           gates_(loop, me, kGates * loop.H),
+          first_row_(me.sequence(0, loop.B) * loop.T),
           d_states_(reinterpret_cast<float*>(shared_memory() + p.at_d_states)) {}
 
     DTWIN_DEVICE void run() {
@@ -78,25 +80,36 @@ class Backward {
     DTWIN_DEVICE Step ask(int t, int b) const {
         Step step = {};
         if (!me.owns || t < 0) return step;
-        const int64_t sequence = me.sequence(b, loop.B), row = sequence * loop.T + t;
         const int H = loop.H;
+        const int64_t row = first_row_ + static_cast<int64_t>(b) * loop.T + t;
+        const int64_t first = me.sequence(b, loop.B) * H + me.unit;
+        const bool more = t >= kAhead;
+        step.d_state = read(p.d_states + row * H + me.unit, more, H);
+        const float* states = p.states + row * H + me.unit;
         const float* kept = p.kept + row * kKept<Cell> * H + me.unit;
-        const int64_t before = (row - 1) * H + me.unit, first = sequence * H + me.unit;
-        step.d_state = p.d_states[row * H + me.unit];
         if constexpr (Cell::kKeepsState) {
-            step.slots[0] = p.states[row * H + me.unit];
+            step.slots[0] = read(states, more, H);
         } else {
             DTWIN_UNROLL
-            for (int k = 0; k < Cell::kSlots; ++k) step.slots[k] = kept[k * H];
-            step.before[0] = t ? p.states[before] : p.h0 ? p.h0[first] : 0.0f;
+            for (int k = 0; k < Cell::kSlots; ++k) {
+                step.slots[k] = read(kept + k * H, more, kKept<Cell> * H);
+            }
+            step.before[0] = t ? read(states - H, t > kAhead, H) : p.h0 ? p.h0[first] : 0.0f;
         }
         if constexpr (kStates > 1) {
-            step.after[1] = kept[Cell::kSlots * H];
-            step.before[1] = t      ? *(kept - kKept<Cell> * H + Cell::kSlots * H)
+            const float* c = kept + Cell::kSlots * H;
+            step.after[1] = *c;
+            step.before[1] = t      ? read(c - kKept<Cell> * H, t > kAhead, kKept<Cell> * H)
                              : p.c0 ? p.c0[first]
                                     : 0.0f;
         }
         return step;
+    }
+
+    // What is there; with `more`, what is there kAhead rows before is brought near.
+    static DTWIN_DEVICE float read(const float* from, bool more, int row) {
+        if (more) prefetch(from - kAhead * row);
+        return *from;
     }
 
     DTWIN_DEVICE void retreat(int t, int b, Step now) {
@@ -114,7 +127,7 @@ class Backward {
         for (int g = 0; g < kGates; ++g) {
             gates_.tell(loop.T - t, b, g * loop.H + me.unit, now.slots[Cell::hidden_slot(g)]);
         }
-        const int64_t row = me.sequence(b, loop.B) * loop.T + t;
+        const int64_t row = first_row_ + static_cast<int64_t>(b) * loop.T + t;
         DTWIN_UNROLL
         for (int k = 0; k < Cell::kSlots; ++k) {
             p.kept[(row * kKept<Cell> + k) * loop.H + me.unit] = now.slots[k];
@@ -125,7 +138,8 @@ class Backward {
     const Loop& loop;
     const Place<kUnits, kLanes> me;
     Stationary<Format, kUnits, 1, kLanes, kFours> weights_;
-    const Vectors gates_;  // the gradients of the gates of a step
+    const Vectors gates_;      // the gradients of the gates of a step
+    const int64_t first_row_;  // of the block's sequences among all S * B * T steps
     float* const d_states_;
 };
 

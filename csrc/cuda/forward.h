@@ -23,6 +23,7 @@ class Forward {
           c_(at<float>(p.at_c)),
           w_ih_(at<Four>(p.at_w_ih)),
           inputs_(at<Four>(p.at_inputs)),
+          first_row_(me.sequence(0, loop.B) * loop.T),
           projected_(at<float>(p.at_projected)),
           biases_(at<float>(p.at_biases)) {}
 
@@ -31,10 +32,13 @@ class Forward {
         take_initial_state();
         h_.begin();
         DTWIN_ROLLED
-        for (int t = 0; t < loop.T; ++t) {
-            if (t % p.input_steps == 0) take_inputs(t);
+        for (int t = 0, left = 0; t < loop.T; ++t, --left) {
+            if (left == 0) {
+                take_inputs(t);
+                left = p.input_steps;
+            }
             DTWIN_ROLLED
-            for (int b = 0; b < me.count; ++b) step(t, b);
+            for (int b = 0; b < me.count; ++b) step(t, p.input_steps - left, b);
             h_.finish(t + 1);
         }
         if (me.owns) {
@@ -107,6 +111,7 @@ class Forward {
             const float* from = p.inputs + me.subject * p.inputs_subject_stride +
                                 (me.first + b) * p.inputs_sequence_stride +
                                 static_cast<int64_t>(t) * I;
+            DTWIN_UNROLL_4
             for (int i = thread_index(); i < steps * padded; i += thread_count()) {
                 const int column = i % padded, step = i / padded;
                 to[(b * p.input_steps + step) * padded + column] =
@@ -116,13 +121,14 @@ class Forward {
         block_barrier();
     }
 
-    DTWIN_DEVICE void step(int t, int b) {
-        float h[kGates];
+    // `input`: the step among those whose inputs are in shared memory.
+    DTWIN_DEVICE void step(int t, int input, int b) {
+        float x[kGates] = {}, h[kGates];
+        if (me.owns) project_inputs(b, input, x);  // no step waits for this
         weights_.multiply(h_.fours(t, b), h);
         if (!me.owns) return;
 
-        float x[kGates], state[Cell::kStates], slots[Cell::kSlots];
-        project_inputs(b, t % p.input_steps, x);
+        float state[Cell::kStates], slots[Cell::kSlots];
         DTWIN_UNROLL
         for (int g = 0; g < kGates; ++g) h[g] += *bias(g, 1);
         state[0] = h_.at(t, b)[me.unit];
@@ -141,7 +147,7 @@ class Forward {
     DTWIN_DEVICE void project_inputs(int b, int step, float* x) const {
         DTWIN_UNROLL
         for (int g = 0; g < kGates; ++g) x[g] = *bias(g, 0);
-        DTWIN_ROLLED
+        DTWIN_UNROLL_2
         for (int f = 0; f < p.input_fours; ++f) {
             const Four v = inputs_[(b * p.input_steps + step) * p.input_fours + f];
             DTWIN_UNROLL
@@ -154,10 +160,15 @@ class Forward {
     }
 
     DTWIN_DEVICE void give_step(int t, int b, const float* state, const float* slots) {
-        const int64_t step = me.sequence(b, loop.B) * loop.T + t;
-        if (p.states) p.states[step * loop.H + me.unit] = state[0];
+        const int step = b * loop.T + t;  // of the block's sequences
+        if (p.states) {
+            p.states[first_row_ * loop.H + static_cast<int64_t>(step) * loop.H + me.unit] =
+                state[0];
+        }
         if (p.kept) {
-            float* kept = p.kept + step * kKept<Cell> * loop.H + me.unit;
+            const int width = kKept<Cell> * loop.H;
+            float* kept =
+                p.kept + first_row_ * width + static_cast<int64_t>(step) * width + me.unit;
             DTWIN_UNROLL
             for (int k = 0; k < Cell::kSlots; ++k) kept[k * loop.H] = slots[k];
             if constexpr (Cell::kStates > 1) kept[Cell::kSlots * loop.H] = state[1];
@@ -220,6 +231,7 @@ class Forward {
     const Vectors h_;
     float* const c_;
     Four *const w_ih_, *const inputs_;
+    const int64_t first_row_;  // of the block's sequences among all S * B * T steps
     float *const projected_, *const biases_;
 };
 

@@ -179,7 +179,7 @@ GateRuns gate_runs(int cell) {
 Plan make_plan(Device& device, const Sizes& s) {
     for (const auto& [letter, size, most] :
          {std::tuple("B", s.B, kMostSequences), std::tuple("T", s.T, kMostSize),
-          std::tuple("I", s.I, kMostSize)}) {
+          std::tuple("I", s.I, kMostSize), std::tuple("B * T", s.B * s.T, kMostSize)}) {
         if (size > most) {
             throw Unsupported("the GPU runs at most " + std::string(letter) + " = " +
                               std::to_string(most) + " in a call, not " + std::to_string(size) +

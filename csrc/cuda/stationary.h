@@ -118,7 +118,10 @@ class Stationary {
         for (int c = 0; c < shared_fours_; ++c) {
             const Four v = vector[lane() + kLanes * (kFours + c)];
             DTWIN_UNROLL
-            for (int r = 0; r < kRows; ++r) add_product(shared_[at(r, c)], v, part[r]);
+            for (int r = 0; r < kRows; ++r) {
+                const Words words = shared_[at(r, c)];  // in one read
+                add_product(words, v, part[r]);
+            }
         }
         add_up(part);
         DTWIN_UNROLL

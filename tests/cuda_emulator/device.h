@@ -43,6 +43,7 @@ struct EmulatedKernel {
 #define DTWIN_DEVICE inline __attribute__((always_inline))
 #define DTWIN_UNROLL
 #define DTWIN_UNROLL_2
+#define DTWIN_UNROLL_4
 #define DTWIN_ROLLED
 
 namespace dtwin::gpu {
@@ -93,7 +94,8 @@ DTWIN_DEVICE uint32_t narrow(float low, float high) {
 DTWIN_DEVICE float widen_low(uint32_t pair) { return float_of(pair << 16); }
 DTWIN_DEVICE float widen_high(uint32_t pair) { return float_of(pair & 0xffff0000u); }
 
-DTWIN_DEVICE float quick_exp(float x) { return std::exp(x); }
+DTWIN_DEVICE void prefetch(const float*) {}
+DTWIN_DEVICE float quick_exp2(float x) { return std::exp2(x); }
 // The GPU's divides by nothing beyond 2^126: it gives 0 there, and NaN where a is infinite.
 DTWIN_DEVICE float quick_divide(float a, float b) {
     return std::fabs(b) > 0x1p126f && std::isfinite(b) ? a * 0.0f : a / b;

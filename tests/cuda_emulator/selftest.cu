@@ -91,7 +91,7 @@ DTWIN_KERNEL(selftest_functions, Arrays, 32, 1) {
     const int i = thread_index();
     const float v = p.in[i];
     const uint32_t pair = bits_of(v);
-    const Four first = {{quick_exp(v), quick_divide(1, v), float_of(bits_of(v) ^ 0x80000000u),
+    const Four first = {{quick_exp2(v), quick_divide(1, v), float_of(bits_of(v) ^ 0x80000000u),
                          reinterpret_cast<const float*>(shared_memory())[i]}};
     for (int k = 0; k < 4; ++k) p.out[6 * i + k] = first.at[k];
     p.out[6 * i + 4] = widen_low(pair);

@@ -13,6 +13,7 @@
 #define DTWIN_DEVICE __device__ __forceinline__
 #define DTWIN_UNROLL _Pragma("unroll")
 #define DTWIN_UNROLL_2 _Pragma("unroll 2")
+#define DTWIN_UNROLL_4 _Pragma("unroll 4")
 #define DTWIN_ROLLED _Pragma("unroll 1")  // where copies of the body would take registers
 
 namespace dtwin::gpu {
@@ -112,6 +113,19 @@ DTWIN_DEVICE void send(float* to, float v, Mailbox* mailbox, int rank) {
 // Until delivery n is there.
 DTWIN_DEVICE void receive(Mailbox* mailbox, int n) {
 #if __CUDA_ARCH__ >= 900
+#if __CUDACC_VER_MAJOR__ > 12 || (__CUDACC_VER_MAJOR__ == 12 && __CUDACC_VER_MINOR__ >= 8)
+    // Only shared memory has news: acquiring all of it would empty the L1 cache.
+    asm volatile(
+        "{\n"
+        ".reg .pred there;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.relaxed.cluster.shared::cta.b64 there, [%0], %1;\n"
+        "@!there bra again;\n"
+        "fence.acquire.sync_restrict::shared::cluster.cluster;\n"
+        "}" ::"r"(shared_address(mailbox)),
+        "r"(n & 1)
+        : "memory");
+#else
     asm volatile(
         "{\n"
         ".reg .pred there;\n"
@@ -121,6 +135,7 @@ DTWIN_DEVICE void receive(Mailbox* mailbox, int n) {
         "}" ::"r"(shared_address(mailbox)),
         "r"(n & 1)
         : "memory");
+#endif
 #endif
 }
 
@@ -155,8 +170,17 @@ DTWIN_DEVICE float widen_high(uint32_t pair) {
     return float_of(bits);
 }
 
-// e^x and a / b within a few units of the last place of numbers around 1.
-DTWIN_DEVICE float quick_exp(float x) { return __expf(x); }
+// Brings what is at a global address nearer.
+DTWIN_DEVICE void prefetch(const float* from) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+}
+
+// 2^x and a / b within a few units of the last place of numbers around 1.
+DTWIN_DEVICE float quick_exp2(float x) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+}
 DTWIN_DEVICE float quick_divide(float a, float b) { return __fdividef(a, b); }
 
 }  // namespace dtwin::gpu
