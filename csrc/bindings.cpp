@@ -365,9 +365,14 @@ void rollout_vjp(const std::string& cell, const Array<F>& w_ih, const Array<F>& 
     }
 }
 
+// DLPack's names for the default stream, and for none: nothing waits.
+constexpr intptr_t kDefaultStream = 1, kNoStream = -1;
+
 // Arrays that lie on a GPU, by name: objects with __dlpack__, or None. `workspace` is bytes.
 class DeviceViews {
   public:
+    // `stream`: as DLPack names the one on which the arrays will be used, which their producers
+    // make wait for their own work on others.
     DeviceViews(const py::dict& arrays, int device, intptr_t stream) {
         for (const auto& [key, value] : arrays) {
             if (value.is_none()) continue;
@@ -380,9 +385,7 @@ class DeviceViews {
 
   private:
     void add(const char* name, const py::object& array, int device, intptr_t stream) {
-        // The array's producer makes its own work on other streams wait for this one; 1 is how
-        // DLPack calls the default stream.
-        py::capsule capsule = array.attr("__dlpack__")(py::arg("stream") = stream ? stream : 1);
+        py::capsule capsule = array.attr("__dlpack__")(py::arg("stream") = stream);
         const auto* managed = static_cast<const dtwin::dlpack::ManagedTensor*>(
             PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
         if (!managed) throw py::error_already_set();
@@ -433,15 +436,19 @@ std::optional<std::string> cuda_fits(const std::string& cell, const std::array<i
     p.n_steps = sizes[2];
     p.n_inputs = sizes[3];
     p.n_hidden = sizes[4];
-    const int status = dtwin_cuda_fits(&p, device, vjp);
+    int status = 0;
+    {
+        py::gil_scoped_release release;
+        status = dtwin_cuda_fits(&p, device, vjp);
+    }
     if (status == DTWIN_ERROR_UNSUPPORTED) return dtwin_cuda_message();
     run([&] { return status; });
     return std::nullopt;
 }
 
 size_t cuda_workspace(const std::string& cell, const py::dict& arrays, bool bfloat16_weights,
-                      bool vjp, int device, intptr_t stream) {
-    const DeviceViews on_device(arrays, device, stream);
+                      bool vjp, int device) {
+    const DeviceViews on_device(arrays, device, kNoStream);
     size_t bytes = 0;
     if (vjp) {
         const auto g = vjp_params(cell, on_device.views, DTWIN_FLOAT32, bfloat16_weights, 0);
@@ -454,8 +461,9 @@ size_t cuda_workspace(const std::string& cell, const py::dict& arrays, bool bflo
 }
 
 void cuda_launch(const std::string& cell, const py::dict& arrays, bool bfloat16_weights, bool vjp,
-                 int device, intptr_t stream) {
-    const DeviceViews on_device(arrays, device, stream);
+                 int device, intptr_t stream, bool ordered) {
+    const intptr_t named = ordered ? kNoStream : stream ? stream : kDefaultStream;
+    const DeviceViews on_device(arrays, device, named);
     const View& workspace = on_device.views.at("workspace");
     const size_t bytes = workspace.size();
     void* const on = reinterpret_cast<void*>(stream);
@@ -527,9 +535,10 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.def("cuda_fits", &cuda_fits, py::kw_only(), py::arg("cell"), py::arg("sizes"),
                py::arg("bfloat16_weights"), py::arg("vjp"), py::arg("device"));
     module.def("cuda_workspace", &cuda_workspace, py::kw_only(), py::arg("cell"), py::arg("arrays"),
-               py::arg("bfloat16_weights"), py::arg("vjp"), py::arg("device"), py::arg("stream"));
+               py::arg("bfloat16_weights"), py::arg("vjp"), py::arg("device"));
     module.def("cuda_launch", &cuda_launch, py::kw_only(), py::arg("cell"), py::arg("arrays"),
-               py::arg("bfloat16_weights"), py::arg("vjp"), py::arg("device"), py::arg("stream"));
+               py::arg("bfloat16_weights"), py::arg("vjp"), py::arg("device"), py::arg("stream"),
+               py::arg("ordered"));
     py::list cells;
     for (const auto& known : kCells) cells.append(known.name);
     module.attr("CELLS") = py::tuple(cells);

@@ -80,7 +80,6 @@ def cuda_workspace(  # -> bytes
     bfloat16_weights: bool,
     vjp: bool,
     device: int,
-    stream: int,
 ) -> int: ...
 def cuda_launch(
     *,
@@ -90,4 +89,5 @@ def cuda_launch(
     vjp: bool,
     device: int,
     stream: int,
+    ordered: bool,  # the arrays are ready on that stream
 ) -> None: ...

@@ -198,14 +198,31 @@ def test_a_gpu_that_computes_wrongly_is_not_used(monkeypatch: pytest.MonkeyPatch
         solution.states[0, 0, 0, 0] += 1e-3
         return solution
 
-    cuda._why_not_device.cache_clear()
+    monkeypatch.setattr(cuda, "_checked", {})
     monkeypatch.setattr(cpu, "rollout", off)
     assert "gets a small rnn rollout wrong (states are off by 1.0e-03)" in str(
         dt.supports("cuda", "rnn")
     )
     with pytest.raises(BackendUnavailableError, match="gets a small rnn rollout wrong"):
         dt.rollout(make_weights("rnn", 1, 2, 5), normal(1, 4, 2), backend="cuda")
-    cuda._why_not_device.cache_clear()
+
+
+def test_a_check_that_could_not_be_made_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_checked", {})
+    monkeypatch.setenv("DTWIN_EMULATED_MEMORY", "1000")
+    assert "a small rollout fails on GPU 0" in str(dt.supports("cuda", "rnn"))
+    weights, inputs = make_weights("rnn", 1, 2, 5), normal(1, 4, 2)
+    assert dt.rollout(weights, inputs).backend == "cpu"
+    monkeypatch.delenv("DTWIN_EMULATED_MEMORY")
+    assert dt.rollout(weights, inputs).backend == "cuda"
+
+
+def test_a_forked_child_checks_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot use its parent's GPU, which the check finds out."""
+    assert dt.supports("cuda", "rnn") is None
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    monkeypatch.setenv("DTWIN_EMULATED_MEMORY", "1000")
+    assert "a small rollout fails on GPU 0" in str(dt.supports("cuda", "rnn"))
 
 
 # --- arrays that are on the device -------------------------------------------------------------
@@ -302,12 +319,13 @@ def test_a_launch_on_device_arrays_neither_waits_nor_allocates() -> None:
     wanted = dt.rollout(weights, inputs, backend="cuda", return_states=True)
     arrays = forward_arrays(weights, inputs)
     options: dict[str, Any] = {
-        "cell": "rnn", "bfloat16_weights": False, "vjp": False, "device": 0, "stream": 0,
+        "cell": "rnn", "bfloat16_weights": False, "vjp": False, "device": 0,
     }  # fmt: skip
     workspace = empty(_core.cuda_workspace(arrays=arrays, **options), dtype="uint8")
     calls = ("cuMemAlloc_v2", "cuMemFree_v2", "cuStreamSynchronize", "cuStreamCreate")
     before = [GPU.count(name) for name in calls]
-    _core.cuda_launch(arrays={**arrays, "workspace": workspace}, **options)
+    named = {**arrays, "workspace": workspace}
+    _core.cuda_launch(arrays=named, stream=0, ordered=False, **options)
     assert [GPU.count(name) for name in calls] == before
     for name in ("outputs", "states", "h_final", "diverged"):
         np.testing.assert_array_equal(arrays[name].numpy(), getattr(wanted, name))
@@ -354,7 +372,8 @@ def test_producers_are_told_the_stream() -> None:
     for number in (0, stream.value or 0):
         arrays = forward_arrays(weights, inputs)
         launch(arrays, stream=number)
-        assert set(arrays["inputs"].streams) == {number or 1}  # 1: DLPack's default stream
+        # -1: none, when only sizes are looked at; 1: DLPack's default stream.
+        assert arrays["inputs"].streams == [-1, number or 1]
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ struct Unsupported : Failure {
     F(cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2")                    \
     F(cuMemcpyDtoDAsync, "cuMemcpyDtoDAsync_v2")                    \
     F(cuMemcpy2DAsync, "cuMemcpy2DAsync_v2")                        \
+    F(cuMemsetD8Async, "cuMemsetD8Async")                           \
     F(cuStreamCreate, "cuStreamCreate")                             \
     F(cuStreamSynchronize, "cuStreamSynchronize")                   \
     F(cuStreamDestroy, "cuStreamDestroy_v2")                        \

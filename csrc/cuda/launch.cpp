@@ -339,15 +339,16 @@ class Backward : private Call {
     void take_recurrent_gradients(const float* states, int64_t first, int64_t count) {
         const int64_t gated = n_gates(p.cell) * H;
         const GateRuns runs = gate_runs(p.cell);
+        if (!p.h0 && T == 1) queue_.clear(at(g.d_w_hh, first * gated * H), count * gated * H);
         for (int i = 0; i < runs.count; ++i) {
             const GateRun& run = runs.at[i];
             const int64_t width = run.count * H;
             const float* d_gates = kept_ + run.slot * H;
             float* d_w_hh = at(g.d_w_hh, first * gated * H + run.gate * H * H);
-            if (p.h0 || T == 1) {  // a product over no rows is zero
-                queue_.multiply(
-                    width, H, p.h0 ? B : 0, transposed({d_gates, T * slots_, B * T * slots_}),
-                    {at(p.h0, first * B * H), H, B * H}, 0, d_w_hh, H, gated * H, count);
+            if (p.h0) {
+                queue_.multiply(width, H, B, transposed({d_gates, T * slots_, B * T * slots_}),
+                                {at(p.h0, first * B * H), H, B * H}, 0, d_w_hh, H, gated * H,
+                                count);
             }
             for (int64_t b = 0; T > 1 && b < B; ++b) {
                 const int64_t row = b * T;

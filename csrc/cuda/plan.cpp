@@ -43,7 +43,6 @@ constexpr Kernel kKernels[] = {
 constexpr int kInputBytes = 8 << 10;       // of the inputs that a block holds
 constexpr int kProjectedBytes = 16 << 10;  // of one sequence's projected states in a block
 constexpr int kMostInputSteps = 32;
-constexpr int kPortableCluster = 8;
 constexpr int64_t kMostSequences = 65535;  // blocks along a grid's second axis
 constexpr int64_t kMostSize = 1 << 30;
 constexpr int kReserved = 1 << 10;  // of shared memory, for the system, in each block
@@ -147,7 +146,7 @@ double cost(const Device& device, const Candidate& c) {
 
 // Whether blocks of this size find so many multiprocessors that can form a cluster.
 bool forms_clusters(Device& device, const Candidate& c) {
-    if (c.cluster <= kPortableCluster) return true;
+    if (c.cluster == 1) return true;
     CUlaunchAttribute attribute{};
     attribute.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
     attribute.value.clusterDim = {static_cast<unsigned>(c.cluster), 1, 1};

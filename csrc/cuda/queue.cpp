@@ -51,4 +51,9 @@ void Queue::copy(float* to, const float* from, int64_t count) {
           "a copy");
 }
 
+void Queue::clear(float* to, int64_t count) {
+    check(driver().cuMemsetD8Async(address(to), 0, count * sizeof(float), stream_),
+          "clearing memory");
+}
+
 }  // namespace dtwin::gpu

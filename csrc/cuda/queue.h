@@ -43,6 +43,7 @@ class Queue {
                   float* c, int64_t c_row, int64_t c_subject, int64_t count);
 
     void copy(float* to, const float* from, int64_t count);
+    void clear(float* to, int64_t count);
 
   private:
     void launch(const std::string& kernel, const Grid& grid, void** arguments);

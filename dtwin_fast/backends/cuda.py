@@ -6,10 +6,9 @@ Device arrays stay where they are: :func:`launch`.
 from __future__ import annotations
 
 import ctypes
-import sys
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -101,6 +100,7 @@ def launch(
     device: int,
     stream: int,
     allocate: Callable[[int], Any],
+    ordered: bool = False,
 ) -> None:
     """Put a rollout or its gradients on a stream and return; nothing waits.
 
@@ -111,6 +111,8 @@ def launch(
         device: number of that device.
         stream: CUDA stream, as an integer; 0 = the default one.
         allocate: ``(bytes) -> array`` of uint8 on the device, for the workspace.
+        ordered: the arrays come from work on that very stream, so their producers need not be
+            asked to make it wait.
 
     Raises:
         BackendUnavailableError: sizes for which there is no kernel.
@@ -122,12 +124,12 @@ def launch(
         "bfloat16_weights": bfloat16_weights,
         "vjp": vjp,
         "device": device,
-        "stream": stream,
     }
     with _errors():
         n_bytes = cuda_workspace(arrays=dict(arrays), **options)
         workspace = allocate(n_bytes)
-        cuda_launch(arrays={**arrays, "workspace": workspace}, **options)
+        named = {**arrays, "workspace": workspace}
+        cuda_launch(arrays=named, stream=stream, ordered=ordered, **options)
 
 
 @contextmanager
@@ -153,11 +155,24 @@ def _why_not_precision(precision: str) -> str | None:
     return None
 
 
-@cache
+_checked: dict[tuple[int, int, str], str | None] = {}
+"""What the check found, by process, device and cell: a forked child cannot use its parent's GPU."""
+
+
 def _why_not_device(device: int, cell: str) -> str | None:
-    _find_cublas()
     reason = cuda_why_not(device)
-    return reason if reason is not None else _check(device, cell)
+    if reason is not None and reason.startswith("cuBLAS"):
+        _load_cublas()
+        reason = cuda_why_not(device)
+    if reason is not None:
+        return reason
+    key = os.getpid(), device, cell
+    if key not in _checked:
+        try:
+            _checked[key] = _check(device, cell)
+        except (RuntimeError, MemoryError) as error:  # which may be over at the next call
+            return f"a small rollout fails on GPU {device}: {error}"
+    return _checked[key]
 
 
 def _check(device: int, cell: str) -> str | None:
@@ -172,10 +187,7 @@ def _check(device: int, cell: str) -> str | None:
     inputs = rng.normal(size=(n_sequences, n_steps, n_inputs)).astype(np.float32)
     problem = Problem(RNNWeights(cell, **weights), inputs, None, None, "float32")
     wanted = cpu.rollout(problem, return_states=True, n_threads=1)
-    try:
-        found = host_arrays.rollout(problem, return_states=True, n_threads=1, device=device)
-    except (RuntimeError, MemoryError) as error:
-        return f"a small rollout fails on GPU {device}: {error}"
+    found = host_arrays.rollout(problem, return_states=True, n_threads=1, device=device)
     for name in ("outputs", "states"):
         error_size = float(np.abs(getattr(found, name) - getattr(wanted, name)).max())
         if not error_size <= MAX_CHECK_ERROR:  # so that NaN is refused too
@@ -186,15 +198,20 @@ def _check(device: int, cell: str) -> str | None:
     return None
 
 
-@cache
-def _find_cublas() -> None:
+def _load_cublas() -> None:
     """Load the cuBLAS of pip's NVIDIA packages, which the system's loader does not look for."""
     package = find_spec("nvidia")
-    if package is None or not sys.platform.startswith("linux"):
-        return
-    for folder in package.submodule_search_locations or ():
-        for library in sorted(Path(folder).glob("*/lib/libcublas.so.*"), reverse=True):
-            # Its own dependency lies beside it, and is found once it is loaded.
-            for path in (*library.parent.glob("libcublasLt.so.*"), library):
-                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    found = [
+        library
+        for folder in (package.submodule_search_locations or () if package else ())
+        for library in Path(folder).glob("*/lib/libcublas.so.*")
+    ]
+    for library in sorted(found, key=lambda path: path.suffix, reverse=True):
+        # What it needs lies beside it, and is found once it is loaded.
+        for path in (*library.parent.glob("libcublasLt.so.*"), library):
+            try:
+                ctypes.CDLL(str(path))
+            except OSError:  # the engine then says what it lacks
+                break
+        else:
             return

@@ -108,6 +108,7 @@ def _launch(
             device=torch.cuda.current_device(),
             stream=torch.cuda.current_stream().cuda_stream,
             allocate=allocate,
+            ordered=True,
         )
 
 

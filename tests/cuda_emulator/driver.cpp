@@ -396,6 +396,8 @@ DTWIN_EMULATED CUresult CUDAAPI cuFuncSetAttribute(CUfunction function,
         case CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED:
             function->non_portable_cluster = value != 0;
             return CUDA_SUCCESS;
+        case CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:  // a wish
+            return value >= -1 && value <= 100 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
         default:
             return CUDA_ERROR_INVALID_VALUE;
     }
