@@ -662,3 +662,12 @@ def test_the_arrays_that_a_launch_on_a_gpu_gets(
         )  # fmt: skip
         for ours, theirs in zip((*found.values(), d_inputs, *d_h0), true, strict=True):
             assert torch.equal(ours, theirs)
+
+
+def test_tensors_on_different_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is computed; meta stands for a GPU."""
+    monkeypatch.setitem(dtwin_torch.KEPT_STATES_BYTES, "meta", 0)
+    arguments = make("rnn")
+    with pytest.raises(DTwinInputError, match=r"inputs: all tensors are on one device") as e:
+        arguments._replace(inputs=arguments.inputs.to("meta")).run(rollout)
+    assert (e.value.code, e.value.wanted, e.value.got) == ("device", "cpu", "meta")
