@@ -194,6 +194,7 @@ def plans(build_program: Callable[[str], Path], cuda_emulator: Path) -> list[lis
                 **emulated(cuda_emulator, DTWIN_EMULATED_CAPABILITY=capability),
             },
         )
+        assert "other" not in ran.stdout
         found += [[*line.split(), capability] for line in ran.stdout.splitlines()]
     return found
 

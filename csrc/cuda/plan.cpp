@@ -207,9 +207,10 @@ Plan make_plan(Device& device, const Sizes& s) {
                                 static_cast<int>(fours),
                                 1,
                                 0};
-            // Without the projection: whether it is summed up here must not choose the kernel.
+            // Neither a projection nor the number of steps may choose the kernel.
             Sizes plain = s;
             plain.K = 0;
+            plain.T = kMostInputSteps;
             candidate.shared = lay_out(plain, candidate, nullptr);
             if (candidate.shared > device.shared_of_block) continue;
             const double its_cost = cost(device, candidate);

@@ -25,6 +25,12 @@ int main(int argc, char** argv) {
                             const Plan plan =
                                 make_plan(device, {direction, cell, bfloat16, 1, 1, 8, 9, H, 0});
                             const Loop& loop = forward ? plan.forward.loop : plan.backward.loop;
+                            const Plan many = make_plan(
+                                device, {direction, cell, bfloat16, 999, 3, 5000, 9, H, 7});
+                            const Loop& other = forward ? many.forward.loop : many.backward.loop;
+                            if (many.kernel != plan.kernel || other.cluster != loop.cluster) {
+                                std::printf("other subjects, sequences or steps: ");
+                            }
                             std::printf("%s %d %d %d %d\n", plan.kernel.c_str(), loop.cluster,
                                         loop.units, plan.threads, plan.shared);
                         } catch (const Unsupported&) {
