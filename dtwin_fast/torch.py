@@ -6,10 +6,8 @@ either can stand in for the other.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from math import prod
 from types import ModuleType
 from typing import Any
@@ -19,7 +17,6 @@ import numpy as np
 import dtwin_fast.kernels as kernels
 
 from . import dispatch
-from .backends import cuda
 from .cells import CELLS
 from .errors import BackendUnavailableError, DTwinInputError, MissingExtraError
 from .weights import WEIGHT_NAMES, FloatArray, RNNWeights
@@ -32,6 +29,13 @@ try:
     from . import reference
     from .backends import cuda_tensors
     from .reference import TorchRollout
+    from .torch_arguments import (
+        PRECISIONS,
+        SlowBackendWarning,
+        check_tensors,
+        choose,
+        is_bfloat16,
+    )
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
@@ -39,22 +43,13 @@ except ModuleNotFoundError as error:
 
 __all__ = ["SlowBackendWarning", "TorchRollout", "rollout"]
 
-PRECISIONS = {torch.float32: "float32", torch.float64: "float64"}
 N_WEIGHTS = len(WEIGHT_NAMES)
 
 KEPT_STATES_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
 """States up to this size wait for the backward pass; more are computed again."""
 
-CPU_BACKENDS = ("cpu", "reference")
-CUDA_BACKENDS = ("cuda", "triton", "reference")
-"""In the order in which "auto" tries them, by where the tensors are."""
-
 LAUNCHERS: dict[str, ModuleType] = {"cuda": cuda_tensors, "triton": kernels}
 """The backends with kernels for CUDA tensors."""
-
-
-class SlowBackendWarning(RuntimeWarning):
-    """Under backend="auto" no kernel can run this on the GPU, and torch's own loop does."""
 
 
 def rollout(
@@ -121,7 +116,7 @@ def rollout(
     named |= {"inputs": inputs} | {f"h0[{i}]": part for i, part in enumerate(state)}
     if time_projection is not None:
         named["time_projection"] = time_projection
-    _check_tensors(named)
+    check_tensors(named)
     if time_projection is not None and time_projection.requires_grad and torch.is_grad_enabled():
         raise DTwinInputError(
             "gradient",
@@ -129,7 +124,7 @@ def rollout(
             field="time_projection",
             fix="Give time_projection.detach(), or use dtwin_fast.reference.rollout",
         )
-    bfloat16_weights = _is_bfloat16(precision, inputs.dtype)
+    bfloat16_weights = is_bfloat16(precision, inputs.dtype)
     tensors = [weights[name] for name in WEIGHT_NAMES]
     needs_gradient = _needs_gradient(tensors, inputs, state)
     if inputs.device.type == "cuda":
@@ -141,7 +136,7 @@ def rollout(
             [tuple(part.shape) for part in state],
             None if time_projection is None else tuple(time_projection.shape),
         )
-    chosen = _choose(backend, cell, tensors, inputs, bfloat16_weights, needs_gradient)
+    chosen = choose(backend, cell, tensors, inputs, bfloat16_weights, needs_gradient)
     if chosen == "reference" and inputs.device.type == "cuda":
         return _reference(
             cell, weights, inputs, h0, time_projection, return_states, bfloat16_weights
@@ -156,85 +151,6 @@ def rollout(
         states if return_states else None,
         tuple(last) if len(last) > 1 else last[0],
     )
-
-
-def _is_bfloat16(precision: str | None, dtype: torch.dtype) -> bool:
-    if precision not in (None, PRECISIONS[dtype], "bfloat16") or (
-        precision == "bfloat16" and dtype != torch.float32
-    ):
-        raise DTwinInputError(
-            "precision",
-            "the tensors have another precision",
-            field="precision",
-            wanted=f"None, {PRECISIONS[dtype]!r}, or 'bfloat16' with float32 tensors",
-            got=repr(precision),
-            fix="Convert the tensors, or leave precision out",
-        )
-    return precision == "bfloat16"
-
-
-def _choose(
-    backend: str,
-    cell: str,
-    weights: list[Tensor],
-    inputs: Tensor,
-    bfloat16_weights: bool,
-    needs_gradient: bool,
-) -> str:
-    """The backend for these tensors."""
-    on_gpu = inputs.device.type == "cuda"
-    candidates = CUDA_BACKENDS if on_gpu else CPU_BACKENDS
-    if backend not in ("auto", *candidates):
-        dispatch.check_backend(backend)
-        where = "CUDA" if on_gpu else "CPU"
-        raise BackendUnavailableError(
-            f"backend={backend!r} does not run on {where} tensors. Use one of "
-            f"{', '.join(candidates)}, or move the tensors."
-        )
-    reasons: dict[str, str] = {}
-    for name in candidates if backend == "auto" else (backend,):
-        reason = _why_not(name, cell, weights, inputs, bfloat16_weights, needs_gradient)
-        if reason is None:
-            if on_gpu and backend == "auto" and name == "reference":
-                why = "; ".join(f"{other}: {text}" for other, text in reasons.items())
-                warnings.warn(
-                    f"dtwin_fast.torch.rollout runs torch's own loop on {inputs.device}, which "
-                    f"is much slower than a kernel. {why}.",
-                    SlowBackendWarning,
-                    stacklevel=3,
-                )
-            return name
-        reasons[name] = reason
-    raise BackendUnavailableError(
-        f"dtwin_fast.torch.rollout cannot run this with backend={backend!r} ({cell}, "
-        f"{inputs.dtype}). {'; '.join(f'{name}: {why}' for name, why in reasons.items())}."
-    )
-
-
-def _why_not(
-    name: str,
-    cell: str,
-    weights: list[Tensor],
-    inputs: Tensor,
-    bfloat16_weights: bool,
-    needs_gradient: bool,
-) -> str | None:
-    """Why a backend cannot run this on these tensors, or None."""
-    precision = "bfloat16" if bfloat16_weights else PRECISIONS[inputs.dtype]
-    if inputs.device.type == "cpu":
-        return dispatch.why_not(name, cell, precision, vjp=needs_gradient)
-    n_subjects, _, n_hidden = weights[WEIGHT_NAMES.index("w_hh")].shape
-    if name == "cuda":
-        n_sequences, n_steps, n_inputs = inputs.shape[-3:]
-        sizes = (n_subjects, n_sequences, n_steps, n_inputs, n_hidden)
-        device = inputs.device.index
-        return cuda.why_not(cell, precision, device, sizes, vjp=needs_gradient)
-    if name == "triton":
-        if find_spec("triton") is None:
-            return "triton is not installed (pip install 'dtwin_fast[triton]')"
-        reason: str | None = kernels.why_not(cell, precision, n_hidden)
-        return reason
-    return None
 
 
 def _reference(
@@ -464,41 +380,6 @@ def _no_second_derivatives(ctx: Any, gradients: list[Tensor | None]) -> tuple[An
 
 _rollout.register_autograd(_backward, setup_context=_setup_context)
 _rollout_vjp.register_autograd(_no_second_derivatives)
-
-
-def _check_tensors(named: Mapping[str, object]) -> None:
-    """Refuse what is not a dense tensor of the one dtype and device: nothing is cast or moved."""
-    tensors = [value for value in named.values() if isinstance(value, Tensor)]
-    dtypes = [tensor.dtype for tensor in tensors]
-    wanted = dtypes[0] if dtypes and dtypes[0] in PRECISIONS else torch.float32
-    for field, value in named.items():
-        got = type(value).__name__
-        if isinstance(value, Tensor):
-            if value.device.type not in KEPT_STATES_BYTES:
-                raise BackendUnavailableError(
-                    f"dtwin_fast.torch.rollout runs on CPU and CUDA tensors, and {field} is on "
-                    f"{value.device}. Use dtwin_fast.reference.rollout, which runs on any device."
-                )
-            if value.device != tensors[0].device:
-                raise DTwinInputError(
-                    "device",
-                    "all tensors are on one device",
-                    field=field,
-                    wanted=str(tensors[0].device),
-                    got=str(value.device),
-                    fix=f"Move it with .to({str(tensors[0].device)!r})",
-                )
-            if value.dtype == wanted and value.layout == torch.strided:
-                continue
-            got = f"{value.dtype}, {value.layout}"
-        raise DTwinInputError(
-            "dtype",
-            "all arguments are dense tensors of one dtype, float32 or float64",
-            field=field,
-            wanted=str(wanted),
-            got=got,
-            fix=f"Convert it to a dense tensor of {wanted}",
-        )
 
 
 def _problem(

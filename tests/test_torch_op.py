@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dtwin_fast import _core, dispatch, reference
+from dtwin_fast import _core, dispatch, reference, torch_arguments
 from dtwin_fast import torch as dtwin_torch
 from dtwin_fast.backends import cuda_tensors
 from dtwin_fast.cells import CELLS
@@ -666,7 +666,7 @@ def test_the_arrays_that_a_launch_on_a_gpu_gets(
 
 def test_tensors_on_different_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is computed; meta stands for a GPU."""
-    monkeypatch.setitem(dtwin_torch.KEPT_STATES_BYTES, "meta", 0)
+    monkeypatch.setitem(torch_arguments.DEVICES, "meta", ())
     arguments = make("rnn")
     with pytest.raises(DTwinInputError, match=r"inputs: all tensors are on one device") as e:
         arguments._replace(inputs=arguments.inputs.to("meta")).run(rollout)
