@@ -264,7 +264,7 @@ def _first_able(
 
     A backend that has no kernel for these sizes says so before it does any work.
     """
-    _check_name("backend", backend, ("auto", *BACKENDS))
+    check_backend(backend)
     candidates = tuple(VJPS if vjp else BACKENDS)
     reasons: dict[str, str] = {}
     # No further than the first that can: to ask the others may be to import their packages.

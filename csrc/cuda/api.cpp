@@ -40,9 +40,6 @@ const dtwin_rollout_params& rollout_of(const dtwin_rollout_vjp_params& params) {
     return params.rollout;
 }
 
-bool vjp_of(const dtwin_rollout_params&) { return false; }
-bool vjp_of(const dtwin_rollout_vjp_params&) { return true; }
-
 // work(device) in the device's context, unless there is nothing to do.
 template <class Params, class Work>
 int run(const Params* params, int index, Work work) {
@@ -51,10 +48,6 @@ int run(const Params* params, int index, Work work) {
         Device& device = Device::get(index);
         if (rollout_of(*params).n_subjects == 0) return;
         const Device::Use use(device);
-        {
-            const Device::Turn turn(device);
-            look_for_kernels(device, rollout_of(*params), vjp_of(*params));
-        }
         work(device);
     });
 }
@@ -117,7 +110,7 @@ int dtwin_cuda_rollout_vjp(const dtwin_rollout_vjp_params* params, int device, v
                            void* workspace, size_t bytes) {
     return run(params, device, [&](Device& d) {
         const Device::Turn turn(d);
-        roll_out_vjp(d, *params, static_cast<CUstream>(stream), workspace, bytes);
+        roll_out(d, *params, static_cast<CUstream>(stream), workspace, bytes);
     });
 }
 
@@ -126,7 +119,7 @@ int dtwin_cuda_rollout_host(const dtwin_rollout_params* params, int device) {
 }
 
 int dtwin_cuda_rollout_vjp_host(const dtwin_rollout_vjp_params* params, int device) {
-    return run(params, device, [&](Device& d) { roll_out_vjp_host(d, *params); });
+    return run(params, device, [&](Device& d) { roll_out_host(d, *params); });
 }
 
 const char* dtwin_cuda_message(void) { return message.c_str(); }

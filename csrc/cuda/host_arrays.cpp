@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "launch.h"
+#include "plan.h"
 #include "queue.h"
 
 namespace dtwin::gpu {
@@ -139,9 +140,7 @@ class Arrays {
     std::vector<Result> results_;
 };
 
-int64_t gated(const dtwin_rollout_params& p) {
-    return (p.cell == DTWIN_LSTM ? 4 : p.cell == DTWIN_GRU ? 3 : 1) * p.n_hidden;
-}
+int64_t gated(const dtwin_rollout_params& p) { return n_gates(p.cell) * p.n_hidden; }
 
 int64_t output_rows(const dtwin_rollout_params& p) {
     return p.n_projected ? p.n_projected : p.n_steps;
@@ -201,15 +200,6 @@ void place(Arrays& arrays, dtwin_rollout_vjp_params& g) {
 dtwin_rollout_params& rollout_of(dtwin_rollout_params& params) { return params; }
 dtwin_rollout_params& rollout_of(dtwin_rollout_vjp_params& params) { return params.rollout; }
 
-void put(Device& device, const dtwin_rollout_params& params, CUstream stream, void* workspace,
-         size_t bytes) {
-    roll_out(device, params, stream, workspace, bytes);
-}
-void put(Device& device, const dtwin_rollout_vjp_params& params, CUstream stream, void* workspace,
-         size_t bytes) {
-    roll_out_vjp(device, params, stream, workspace, bytes);
-}
-
 struct Bytes {
     size_t arrays, workspace;
 };
@@ -246,7 +236,7 @@ void run(Device& device, const Params& params) {
         rollout_of(some).n_subjects = count;
         {
             const Device::Turn turn(device);
-            put(device, some, stream, memory.at(bytes.arrays), bytes.workspace);
+            roll_out(device, some, stream, memory.at(bytes.arrays), bytes.workspace);
         }
         arrays.copy_results();
         stream.wait();
@@ -257,8 +247,6 @@ void run(Device& device, const Params& params) {
 
 void roll_out_host(Device& device, const dtwin_rollout_params& params) { run(device, params); }
 
-void roll_out_vjp_host(Device& device, const dtwin_rollout_vjp_params& params) {
-    run(device, params);
-}
+void roll_out_host(Device& device, const dtwin_rollout_vjp_params& params) { run(device, params); }
 
 }  // namespace dtwin::gpu

@@ -5,6 +5,7 @@
 
 #include "plan.h"
 #include "queue.h"
+#include "rollout.h"
 
 namespace dtwin::gpu {
 namespace {
@@ -13,8 +14,6 @@ constexpr size_t kBlasBytes = 32 << 20;             // what cuBLAS asks for on a
 constexpr size_t kSubjectsBytes = size_t{1} << 30;  // of subjects that are run at once, about
 constexpr int64_t kMostSubjects = 1 << 15;          // that are run at once: blocks of a grid
 constexpr int kThreads = 256;                       // of the kernels of readout.cu
-
-int64_t divide_up(int64_t n, int64_t m) { return (n + m - 1) / m; }
 
 const float* at(const void* array, int64_t offset) {
     return array ? static_cast<const float*>(array) + offset : nullptr;
@@ -47,6 +46,14 @@ struct Weights {
     int64_t stride;
 };
 
+void check_dtype(const dtwin_rollout_params& p) {
+    if (p.dtype != DTWIN_FLOAT32) {
+        throw Unsupported(
+            "there is no float64 on the GPU: its kernels are for float32, with full or bfloat16 "
+            "weights. Use precision=\"float32\", or backend=\"cpu\"");
+    }
+}
+
 // What both directions share.
 class Call {
   protected:
@@ -62,7 +69,9 @@ class Call {
           O(p.n_outputs),
           K(p.n_projected),
           rows(K ? K : T),
-          bfloat16_(p.weights == DTWIN_WEIGHTS_BFLOAT16) {}
+          bfloat16_(p.weights == DTWIN_WEIGHTS_BFLOAT16) {
+        check_dtype(p);
+    }
 
     Sizes sizes(Direction direction, int64_t projected) const {
         return {direction, p.cell, bfloat16_, S, B, T, I, H, projected};
@@ -399,11 +408,7 @@ void run(Device& device, const Params& params, CUstream stream, void* workspace,
 }  // namespace
 
 void look_for_kernels(Device& device, const dtwin_rollout_params& p, bool vjp) {
-    if (p.dtype != DTWIN_FLOAT32) {
-        throw Unsupported(
-            "there is no float64 on the GPU: its kernels are for float32, with full or bfloat16 "
-            "weights. Use precision=\"float32\", or backend=\"cpu\"");
-    }
+    check_dtype(p);
     Sizes sizes{Direction::kForward, p.cell,        p.weights == DTWIN_WEIGHTS_BFLOAT16,
                 p.n_subjects,        p.n_sequences, p.n_steps,
                 p.n_inputs,          p.n_hidden,    0};
@@ -425,8 +430,8 @@ void roll_out(Device& device, const dtwin_rollout_params& params, CUstream strea
     run<Forward>(device, params, stream, workspace, bytes);
 }
 
-void roll_out_vjp(Device& device, const dtwin_rollout_vjp_params& params, CUstream stream,
-                  void* workspace, size_t bytes) {
+void roll_out(Device& device, const dtwin_rollout_vjp_params& params, CUstream stream,
+              void* workspace, size_t bytes) {
     run<Backward>(device, params, stream, workspace, bytes);
 }
 

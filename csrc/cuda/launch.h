@@ -19,7 +19,7 @@ size_t workspace_bytes(Device& device, const dtwin_rollout_vjp_params& params);
 // Nothing is allocated and nothing waits.
 void roll_out(Device& device, const dtwin_rollout_params& params, CUstream stream, void* workspace,
               size_t bytes);
-void roll_out_vjp(Device& device, const dtwin_rollout_vjp_params& params, CUstream stream,
-                  void* workspace, size_t bytes);
+void roll_out(Device& device, const dtwin_rollout_vjp_params& params, CUstream stream,
+              void* workspace, size_t bytes);
 
 }  // namespace dtwin::gpu

@@ -5,6 +5,8 @@
 #include <limits>
 #include <tuple>
 
+#include "rollout.h"
+
 namespace dtwin::gpu {
 namespace {
 
@@ -48,7 +50,6 @@ constexpr int64_t kMostSize = 1 << 30;
 constexpr int kReserved = 1 << 10;  // of shared memory, for the system, in each block
 
 int64_t round_up(int64_t n, int64_t m) { return (n + m - 1) / m * m; }
-int64_t divide_up(int64_t n, int64_t m) { return (n + m - 1) / m; }
 
 // Shared memory, given out from the start.
 class Shared {
