@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -16,6 +17,10 @@ from .errors import DTwinInputError
 from .spec import N_ACTIONS
 from .tasks.schedule import Schedule
 
+NO_RESPONSE, NOT_MEASURED, WRONG_BUTTON = -1, -2, -3
+"""Codes of ``TaskData.choice`` beside the actions. ``WRONG_BUTTON``: pressed, and not the correct
+one, but which is not known (the TCP releases no button of its Stroop errors)."""
+
 
 @dataclass(frozen=True, eq=False)
 class TaskData:
@@ -23,13 +28,16 @@ class TaskData:
 
     Attributes:
         schedule: the trials, the same for everyone.
-        choice: (S,N) int8 action channel pressed; -1 = no response.
-        rt_s: (S,N) float32 seconds from trial onset; NaN = no response.
-        bold: (S,V,regions) float32 at TR in ``Cohort.bold_regions`` order, or None.
+        choice: (S,N) int8 action channel pressed, or ``NO_RESPONSE``, ``NOT_MEASURED``,
+            ``WRONG_BUTTON``.
+        rt_s: (S,N) float32 seconds from trial onset; NaN where nothing was pressed or measured.
+        bold: (S,V,regions) float32 at TR in ``Cohort.bold_regions`` order, NaN where it was not
+            measured (people without the run, volumes after a run broken off, regions without
+            signal), or None.
 
     Raises:
-        DTwinInputError: other shapes or dtypes, actions that do not exist, NaN where there
-            should be none (code ``cohort``).
+        DTwinInputError: other shapes or dtypes, actions that do not exist, reaction times
+            without a press or presses without one, infinite numbers (code ``cohort``).
     """
 
     schedule: Schedule
@@ -43,14 +51,29 @@ class TaskData:
         n_trials = self.schedule.n_trials
         _check_array("choice", self.choice, np.int8, (None, n_trials))
         _check_array("rt_s", self.rt_s, np.float32, (len(self.choice), n_trials))
-        if ((self.choice < -1) | (self.choice >= N_ACTIONS)).any():
-            raise _mismatch("choice", f"-1 to {N_ACTIONS - 1}", "other numbers")
-        if not np.array_equal(self.choice < 0, np.isnan(self.rt_s)) or np.isinf(self.rt_s).any():
-            raise _mismatch("rt_s", "seconds, NaN exactly where choice is -1", "something else")
+        if ((self.choice < WRONG_BUTTON) | (self.choice >= N_ACTIONS)).any():
+            raise _mismatch("choice", f"{WRONG_BUTTON} to {N_ACTIONS - 1}", "other numbers")
+        if not np.array_equal(self.pressed, ~np.isnan(self.rt_s)) or np.isinf(self.rt_s).any():
+            raise _mismatch("rt_s", "seconds, NaN exactly where nobody pressed", "something else")
         if self.bold is not None:
             _check_array("bold", self.bold, np.float32, (len(self.choice), None, None))
-            if not np.isfinite(self.bold).all():
-                raise _mismatch("bold", "finite numbers", "NaN or infinity")
+            if np.isinf(self.bold).any():
+                raise _mismatch("bold", "numbers, NaN where not measured", "infinity")
+
+    @property
+    def pressed(self) -> npt.NDArray[np.bool_]:
+        """(S,N) whether a button was pressed."""
+        return (self.choice >= 0) | (self.choice == WRONG_BUTTON)
+
+    @property
+    def measured(self) -> npt.NDArray[np.bool_]:
+        """(S,N) whether the trial was."""
+        return self.choice != NOT_MEASURED
+
+    @property
+    def is_correct(self) -> npt.NDArray[np.bool_]:
+        """(S,N) whether the correct button was pressed; no response is not correct."""
+        return self.choice == self.schedule.correct
 
     def select(self, subjects: Sequence[int] | npt.NDArray[Any]) -> TaskData:
         """The data of some subjects."""
@@ -64,7 +87,8 @@ class Cohort:
 
     Attributes:
         connectomes: S connectomes.
-        tasks: task name -> data of the same S people.
+        tasks: task -> data of the same S people. A second run of a task is one more entry,
+            ``stroop_run-2``.
         bold_regions: names of the BOLD columns.
         tr_s: repetition time of the BOLD series, seconds.
         participants: columns such as ``age_years`` (S,), ``site`` (S,), ``mean_fd_mm`` (S,).
@@ -94,8 +118,12 @@ class Cohort:
         for name, data in self.tasks.items():
             if not isinstance(data, TaskData):
                 raise _mismatch(f"tasks[{name!r}]", "a TaskData", _describe(data))
-            if data.schedule.task != name:
-                raise _mismatch(f"tasks[{name!r}]", f"a schedule of {name}", data.schedule.task)
+            if not is_run_of(name, data.schedule.task):
+                raise _mismatch(
+                    f"tasks[{name!r}]",
+                    "a schedule of the task, under its name or TASK_run-N",
+                    data.schedule.task,
+                )
             if len(data.choice) != n_subjects:
                 raise _mismatch(f"tasks[{name!r}]", f"{n_subjects} subjects", len(data.choice))
             if data.bold is not None:
@@ -136,6 +164,11 @@ class Cohort:
             self.tr_s,
             {name: column[index] for name, column in self.participants.items()},
         )
+
+
+def is_run_of(name: str, task: str) -> bool:
+    """Whether an entry of ``Cohort.tasks`` may hold a run of this task."""
+    return name == task or re.fullmatch(re.escape(task) + "_run-[1-9][0-9]*", name) is not None
 
 
 def _check_array(

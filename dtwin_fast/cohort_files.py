@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .cohort import Cohort, TaskData
+from .cohort import Cohort, TaskData, is_run_of
 from .errors import DTwinInputError
 from .files import check_regular_file, write_atomic
 from .readers import read_connectomes
@@ -140,7 +140,9 @@ def _read_header(path: Path) -> _Header:
         raise _cohort_error(path, "this is not a cohort file", FORMAT, type(values).__name__)
     tasks: Any = values.get("tasks")
     tr_s: Any = values.get("tr_s")
-    if not isinstance(tasks, dict) or not set(tasks) <= set(TASKS):
+    if not isinstance(tasks, dict) or not all(
+        any(is_run_of(name, task) for task in TASKS) for name in tasks
+    ):
         raise _cohort_error(path, "unknown tasks", " | ".join(TASKS), tasks)
     if not all(isinstance(schedule, dict) for schedule in tasks.values()):
         raise _cohort_error(path, "a task has no schedule", "a schedule for each task", tasks)

@@ -27,9 +27,13 @@ def concordance(predicted: Array, observed: Array) -> float:
     """Mean over people of the share of trials whose choice is predicted, (S,N) integers.
 
     A trial without a response (-1) counts as wrong for every predicted choice, as in the
-    paper's measure.
+    paper's measure, and so does an unknown wrong button (-3). Trials that were not measured (-2)
+    do not count, nor do people without any other.
     """
-    return float(np.mean(predicted == observed, axis=1).mean())
+    measured = observed != -2
+    hits = ((predicted == observed) & measured).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return float(np.nanmean(hits / measured.sum(axis=1)))
 
 
 def person_mean_r(predicted_s: Array, observed_s: Array) -> float:

@@ -345,7 +345,7 @@ DAMAGE: dict[str, Damage] = {
     "choice is int64": _array("faces_choice.npy", lambda a: a.astype(np.int64)),
     "choice is another byte order": _array("faces_rt_s.npy", lambda a: a.astype(">f4")),
     "choice is 3": _array("faces_choice.npy", lambda a: np.where(a >= 0, 3, a).astype(np.int8)),
-    "choice is -2": _array("faces_choice.npy", lambda a: np.where(a < 0, -2, a).astype(np.int8)),
+    "choice is -4": _array("faces_choice.npy", lambda a: np.where(a < 0, -4, a).astype(np.int8)),
     "a trial is missing": _array("faces_choice.npy", lambda a: a[:, 1:]),
     "a person is missing": _array("faces_choice.npy", lambda a: a[1:]),
     "nobody is left": _array("faces_choice.npy", lambda a: a[:0]),
