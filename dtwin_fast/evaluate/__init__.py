@@ -1,0 +1,1 @@
+"""Evaluation: the twin beside floors, ceilings and nulls, on the same trials."""
