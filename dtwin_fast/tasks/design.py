@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,45 +60,61 @@ def contrast_projection(
             got=f"{dt_s} s",
             fix="Give the step of the main RNN and the TR of the scans, in seconds",
         )
-    _check_contrasts(schedule, contrasts)
-    design, columns = design_matrix(schedule, tr_s)
-    vectors = _contrast_vectors(contrasts, columns)
+    design, vectors = contrast_design(schedule, contrasts, tr_s)
     projection = np.zeros((len(vectors), schedule.n_steps(dt_s)), np.float32)
     projection[:, schedule.volume_steps(tr_s, dt_s)] = vectors @ np.linalg.pinv(design)
     return projection
 
 
+def contrast_design(
+    schedule: Schedule, contrasts: Contrasts, tr_s: float
+) -> tuple[Float64, Float64]:
+    """(V,columns) :func:`design_matrix`, read-only, and (K,columns) contrasts of its columns.
+
+    Raises:
+        DTwinInputError: an unknown condition (code ``contrast``).
+        MissingExtraError: nilearn is not installed.
+    """
+    _check_contrasts(schedule, contrasts)
+    design, columns = _design_of_run(schedule, tr_s)
+    return design, _contrast_vectors(contrasts, columns)
+
+
 def fit_contrasts(
-    bold: npt.NDArray[Any], schedule: Schedule, contrasts: Contrasts, tr_s: float
+    bold: npt.NDArray[Any],
+    schedule: Schedule,
+    contrasts: Contrasts,
+    tr_s: float,
+    volumes: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Contrast effects (K,R) and t values (K,R), float32, of one run.
 
     Fits nilearn's ``run_glm`` at TR with AR(1) prewhitening.
 
     Args:
-        bold: (V,R) one subject's series at TR.
+        bold: (volumes,R) one subject's series at TR.
         schedule: the run it comes from.
         contrasts: contrast name -> condition name -> coefficient.
         tr_s: repetition time, seconds.
+        volumes: (V,) which volumes of the run the series holds; default all.
 
     Raises:
         DTwinInputError: a series of another length or with NaN (code ``bold``), or an unknown
             condition (code ``contrast``).
         MissingExtraError: nilearn is not installed.
     """
-    n_volumes = schedule.n_volumes(tr_s)
-    if bold.ndim != 2 or len(bold) != n_volumes or not np.isfinite(bold).all():
+    design, vectors = contrast_design(schedule, contrasts, tr_s)
+    if volumes is not None:
+        design = design[volumes]
+    if bold.ndim != 2 or len(bold) != len(design) or not np.isfinite(bold).all():
         raise DTwinInputError(
             "bold",
             "this series does not belong to the run",
             field="bold",
-            wanted=f"({n_volumes}, R) finite values",
+            wanted=f"({len(design)}, R) finite values",
             got=f"{bold.shape} with {int((~np.isfinite(bold)).sum())} values not finite",
-            fix="Give one subject's BOLD at TR, volumes first, for the whole run",
+            fix="Give one subject's BOLD at TR, volumes first, for these volumes of the run",
         )
-    _check_contrasts(schedule, contrasts)
-    design, columns = design_matrix(schedule, tr_s)
-    vectors = _contrast_vectors(contrasts, columns)
     from nilearn.glm import compute_contrast
     from nilearn.glm.first_level import run_glm
 
@@ -126,6 +143,13 @@ def _contrast_vectors(contrasts: Contrasts, columns: tuple[str, ...]) -> Float64
         [[coefficients.get(c, 0.0) for c in columns] for coefficients in contrasts.values()],
         np.float64,
     ).reshape(len(contrasts), len(columns))
+
+
+@lru_cache(maxsize=16)
+def _design_of_run(schedule: Schedule, tr_s: float) -> tuple[Float64, tuple[str, ...]]:
+    design, columns = design_matrix(schedule, tr_s)
+    design.flags.writeable = False
+    return design, columns
 
 
 def _design_frame(schedule: Schedule, tr_s: float) -> pd.DataFrame:
