@@ -4,7 +4,7 @@
 
     cohort.json          schedules, BOLD regions, TR
     connectomes.npy      (S,E) float32, Pearson r or Fisher z as cohort.json says
-    regions.tsv          name: the R regions in order
+    regions.tsv          name: the R regions in order; both absent without connectomes
     participants.tsv     participant_id and columns such as age_years
     <task>_choice.npy    (S,N) int8, -1 = no response
     <task>_rt_s.npy      (S,N) float32, NaN = no response
@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .cohort import Cohort, TaskData, is_run_of
+from .connectome import Connectomes
 from .errors import DTwinInputError
 from .files import check_regular_file, write_atomic
 from .readers import read_connectomes
@@ -65,8 +66,9 @@ def save_cohort(cohort: Cohort, folder: str | Path) -> None:
     columns = {name: _cells(name, column) for name, column in cohort.participants.items()}
     # An earlier cohort in this folder ends here: its header must not describe new arrays.
     (folder / COHORT_FILE).unlink(missing_ok=True)
-    _write_npy(folder / "connectomes.npy", cohort.connectomes.edges)
-    write_tsv(folder / "regions.tsv", ["name"], ([name] for name in regions))
+    if regions:
+        _write_npy(folder / "connectomes.npy", cohort.connectomes.edges)
+        write_tsv(folder / "regions.tsv", ["name"], ([name] for name in regions))
     write_tsv(
         folder / "participants.tsv",
         ["participant_id", *columns],
@@ -79,6 +81,7 @@ def save_cohort(cohort: Cohort, folder: str | Path) -> None:
             _write_npy(folder / f"{name}_bold.npy", data.bold)
     header = {
         "format": FORMAT,
+        "has_connectomes": bool(regions),
         "is_fisher_z": cohort.connectomes.is_fisher_z,
         "bold_regions": list(cohort.bold_regions),
         "tr_s": float(cohort.tr_s),
@@ -100,12 +103,15 @@ def load_cohort(folder: str | Path) -> Cohort:
     folder = Path(folder)
     header = _read_header(folder / COHORT_FILE)
     subjects, participants = _read_participants(folder / "participants.tsv")
-    connectomes = read_connectomes(
-        folder / "connectomes.npy",
-        regions=folder / "regions.tsv",
-        subjects=subjects,
-        is_fisher_z=header.is_fisher_z,
-    )
+    if header.has_connectomes:
+        connectomes = read_connectomes(
+            folder / "connectomes.npy",
+            regions=folder / "regions.tsv",
+            subjects=subjects,
+            is_fisher_z=header.is_fisher_z,
+        )
+    else:
+        connectomes = Connectomes.none(subjects)
     tasks = {}
     for name, schedule in header.schedules.items():
         choice, rt_s = (_read_npy(folder / f"{name}_{what}.npy") for what in ("choice", "rt_s"))
@@ -126,6 +132,7 @@ class _Header:
     schedules: dict[str, Schedule]
     bold_regions: tuple[str, ...]
     tr_s: float
+    has_connectomes: bool
     is_fisher_z: bool
     with_bold: tuple[str, ...]
 
@@ -150,6 +157,12 @@ def _read_header(path: Path) -> _Header:
         raise _cohort_error(path, "the TR is not a time", f"seconds below {MAX_TR_S}", tr_s)
     if type(values.get("is_fisher_z")) is not bool:
         raise _cohort_error(path, "the unit is not said", "is_fisher_z true or false", "neither")
+    # Cohorts of earlier versions all have connectomes, and do not say so.
+    has_connectomes = values.get("has_connectomes", True)
+    if type(has_connectomes) is not bool:
+        raise _cohort_error(
+            path, "it is not said whether there are connectomes", "true or false", has_connectomes
+        )
     for name in ("bold_regions", "with_bold"):
         entries = values.get(name)
         if not isinstance(entries, list) or not all(isinstance(e, str) for e in entries):
@@ -158,6 +171,7 @@ def _read_header(path: Path) -> _Header:
         {name: Schedule.from_dict(schedule) for name, schedule in tasks.items()},
         tuple(values["bold_regions"]),
         float(tr_s),
+        has_connectomes,
         values["is_fisher_z"],
         tuple(values["with_bold"]),
     )

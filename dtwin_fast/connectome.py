@@ -171,6 +171,26 @@ class Connectomes:
             rejected=tuple(rejected),
         )
 
+    @classmethod
+    def none(cls, subjects: Sequence[str]) -> Connectomes:
+        """People without connectomes, for behaviour alone: R = 0, ``edges`` (S,0).
+
+        Raises:
+            DTwinInputError: no names, or names that cannot be used (``no_subjects``,
+                ``subject_id``, ``subject_duplicate``).
+        """
+        names = name_subjects(subjects, len(subjects))
+        if not names:
+            raise no_subjects("subjects")
+        return cls(
+            edges=np.empty((len(names), 0), np.float32),
+            subjects=names,
+            regions=(),
+            is_fisher_z=False,
+            missing=np.empty((len(names), 0), np.bool_),
+            flags=((),) * len(names),
+        )
+
     def select(self, indices: Sequence[int] | slice | npt.NDArray[Any]) -> Connectomes:
         """Some subjects, by position, slice or mask.
 

@@ -29,8 +29,25 @@ DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 def read_tcp(path: Path, request: Request) -> Connectomes:
     """Connectome of the file's only 2-D float data set.
 
-    ``regions`` names the rows (default: 434 unnamed regions) and settles which axis is
-    the regions; when both fit, rows are regions, as the project writes them.
+    ``regions`` names the rows (default: 434 unnamed regions).
+
+    Raises:
+        DTwinInputError: as :func:`read_tcp_series`.
+    """
+    series = read_tcp_series(path, N_REGIONS if request.regions is None else len(request.regions))
+    return request.connectomes(
+        path,
+        connectome_of_series(series, path)[None],
+        subjects=(subject_of(path),),
+        is_fisher_z=False,
+    )
+
+
+def read_tcp_series(path: Path, n_regions: int = N_REGIONS) -> npt.NDArray[np.float64]:
+    """(T, ``n_regions``) float64 series: the file's only 2-D float data set.
+
+    ``n_regions`` settles which axis is the regions; when both fit, rows are regions, as the
+    project writes them.
 
     Raises:
         DTwinInputError: links or data outside the file, unknown filters (``hdf5_unsafe``),
@@ -39,7 +56,6 @@ def read_tcp(path: Path, request: Request) -> Connectomes:
             ``file_size``).
     """
     size = check_regular_file(path, field=path.name)
-    n_regions = N_REGIONS if request.regions is None else len(request.regions)
     try:
         import h5py
     except ImportError as error:
@@ -58,13 +74,7 @@ def read_tcp(path: Path, request: Request) -> Connectomes:
                 fix="Give regions= (--regions) with the names of the file's regions",
             )
         data: npt.NDArray[Any] = dataset[()]
-    series = data.T if data.shape[0] == n_regions else data
-    return request.connectomes(
-        path,
-        connectome_of_series(np.asarray(series, np.float64), path)[None],
-        subjects=(subject_of(path),),
-        is_fisher_z=False,
-    )
+    return np.asarray(data.T if data.shape[0] == n_regions else data, np.float64)
 
 
 def _only_dataset(path: Path, file: Any, h5py: Any) -> Any:
