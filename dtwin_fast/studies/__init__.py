@@ -23,5 +23,6 @@ def _study(module: str) -> Callable[..., dict[str, Any]]:
 STUDIES = {
     "hcp-battery": _study("hcp_battery"),
     "pain-sites": _study("pain_sites"),
+    "pain-bold": _study("pain_bold"),
 }
 """Name -> ``run(folder, *, models=None, seed=0)``, which returns :func:`result.as_dict`'s dict."""

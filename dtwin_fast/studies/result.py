@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import bootstrap
+
+from ..evaluate.statistics import (
+    Combine,
+    bootstrap_interval,
+    complete,
+    difference_interval,
+    mean_over_people,
+    n_scored,
+    person_rows,
+)
 
 Array = npt.NDArray[Any]
-Combine = Callable[[Array], Array]
-"""(...,S,m) numbers of people -> (...) scores."""
-
-N_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Row:
         model: the model or floor that was scored; ``score`` with its 95 % interval
             ``low``-``high`` (BCa bootstrap over people).
         floor_name, floor: the trivial predictor it is compared with, and that one's score.
-        gain, gain_low, gain_high: score minus floor on the same people, with its interval.
+        gain, gain_low, gain_high: how much better than the floor on the same people, with its
+            interval.
         p: permutation p value, where permutations were done.
         ceiling: what the measurement itself allows, where it could be measured.
         n: people scored.
@@ -58,8 +64,9 @@ class Measure:
 
     Attributes:
         split, metric: as in :class:`Row`.
-        values: entry -> (S,) or (S,m) numbers of each person; NaN = cannot be scored.
-        combine: numbers of people -> score; the mean by default.
+        values: entry -> (S,m) numbers of each person, or (S,); NaN = cannot be scored.
+        combine: (S,m) -> score; the mean by default.
+        higher_is_better: which way is good.
         ceiling, p, notes: as in :class:`Row`; ``p`` and ``notes`` by entry.
         note: of every entry.
     """
@@ -67,7 +74,8 @@ class Measure:
     split: str
     metric: str
     values: Mapping[str, Array]
-    combine: Combine = field(default=lambda values: values.mean(axis=(-2, -1)))
+    combine: Combine = mean_over_people
+    higher_is_better: bool = True
     ceiling: float = math.nan
     p: Mapping[str, float] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -94,93 +102,40 @@ def _compared_with(name: str, floors: Sequence[str]) -> Sequence[str]:
 
 
 def _row(study: str, measure: Measure, name: str, against: str, seed: int) -> Row:
-    values = _columns(measure.values[name])
-    score, low, high, n = _interval(values, measure.combine, seed)
-    comparison = {}
-    if against:
-        floor = _columns(measure.values[against])
-        split_at = values.shape[1]
-
-        def difference(both: Array) -> Array:
-            first, second = both[..., :split_at], both[..., split_at:]
-            gain: Array = measure.combine(first) - measure.combine(second)
-            return gain
-
-        gain, gain_low, gain_high, _ = _interval(np.hstack([values, floor]), difference, seed)
-        floor_score = float(measure.combine(_usable(floor)))
-        comparison = {
-            "floor_name": against,
-            "floor": floor_score,
-            "gain": gain,
-            "gain_low": gain_low,
-            "gain_high": gain_high,
-        }
-    return Row(
+    values = _rows(measure.values[name])
+    found = bootstrap_interval(values, measure.combine, seed=seed)
+    notes = [measure.notes.get(name, ""), measure.note]
+    row = Row(
         study=study,
         split=measure.split,
         metric=measure.metric,
         model=name,
-        score=score,
-        low=low,
-        high=high,
-        n=n,
+        score=found.value,
+        low=found.low,
+        high=found.high,
+        n=n_scored(values),
         p=measure.p.get(name, math.nan),
         ceiling=measure.ceiling,
-        note="; ".join(filter(None, (measure.notes.get(name, ""), measure.note))),
-        **comparison,  # type: ignore[arg-type]
+        note="; ".join(filter(None, notes)),
+    )
+    if not against:
+        return row
+    floor = _rows(measure.values[against])
+    gain = difference_interval(
+        values, floor, measure.combine, higher_is_better=measure.higher_is_better, seed=seed
+    )
+    return replace(
+        row,
+        floor_name=against,
+        floor=float(measure.combine(complete(floor))),
+        gain=gain.value,
+        gain_low=gain.low,
+        gain_high=gain.high,
     )
 
 
-def _columns(values: Array) -> Array:
-    return np.asarray(values, np.float64).reshape(len(values), -1)
-
-
-def _usable(values: Array) -> Array:
-    return values[np.isfinite(values).all(axis=1)]
-
-
-def _interval(values: Array, combine: Combine, seed: int) -> tuple[float, float, float, int]:
-    """Score, its 95 % interval and the number of people; NaN where it is undefined."""
-    values = _usable(values)
-    n = len(values)
-    if n < 3:
-        return math.nan, math.nan, math.nan, n
-    score = float(combine(values))
-    if np.ptp(values, axis=0).max() == 0 or not math.isfinite(score):
-        return score, math.nan, math.nan, n  # the bootstrap has nothing to vary
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = bootstrap(
-            (np.arange(n),),
-            lambda people, axis: combine(values[people]),
-            n_resamples=N_RESAMPLES,
-            vectorized=True,
-            axis=-1,
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return score, float(found.low), float(found.high), n
-
-
-def correlation(pairs: Array) -> Array:
-    """(...,S,2+) -> (...) Pearson r over people of the first two columns; 0 if one is constant."""
-    x, y = (pairs[..., k] - pairs[..., k].mean(axis=-1, keepdims=True) for k in (0, 1))
-    product = np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1))
-    flat = product <= 1e-12 * np.abs(pairs[..., :2]).max(axis=(-2, -1)) ** 2
-    r: Array = np.where(flat, 0.0, (x * y).sum(axis=-1) / np.where(flat, 1.0, product))
-    return r
-
-
-def explained(triples: Array) -> Array:
-    """(...,S,3) predicted, observed, training mean -> (...) 1 - SSE / SSE of the training mean."""
-    predicted, observed, mean = np.moveaxis(triples, -1, 0)
-    sse = ((observed - predicted) ** 2).sum(axis=-1)
-    share: Array = 1 - sse / ((observed - mean) ** 2).sum(axis=-1)
-    return share
-
-
-def absolute_error(triples: Array) -> Array:
-    """(...,S,2+) predicted and observed -> (...) mean absolute error over people."""
-    error: Array = np.abs(triples[..., 0] - triples[..., 1]).mean(axis=-1)
-    return error
+def _rows(values: Array) -> Array:
+    return person_rows(*np.reshape(values, (len(values), -1)).T)
 
 
 def as_dict(
@@ -212,7 +167,10 @@ def as_markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_HEADER = "| metric | model | score [95 %] | minus floor [95 %] | floor | p | ceiling | n | note |"
+_HEADER = (
+    "| metric | model | score [95 %] | better than the floor by [95 %] | floor "
+    "| p | ceiling | n | note |"
+)
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,320 @@
+"""Resting connectome -> pain sensitivity, across scanners (Spisak et al. 2020, Nat Commun)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.feature_selection import SelectKBest, f_regression
+from sklearn.linear_model import ElasticNet
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ..evaluate.reaction_time import explained_share
+from ..evaluate.statistics import correlation, correlation_over_people, permutation_p
+from .battery import BatteryPredictor, FitBattery, Models, shuffled_folds, splits
+from .linear import cpm, group_mean, krr_each, ridge_each
+from .reading import as_matrices, bad_data, fisher_z, read_array, read_table
+from .result import Measure, Row, as_dict, rows_of
+
+Array = npt.NDArray[Any]
+
+STUDY = "pain-sites"
+N_FOLDS, N_SHUFFLES, N_PERMUTATIONS = 10, 5, 1000
+MOTION = "motion only"
+CODES = np.zeros((1, 1), np.float32)
+"""There is one condition, so its code says nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class PainSites:
+    """S people: Fisher z (S,E) with NaN of constant regions, sensitivity (S,), motion (S,) mm."""
+
+    fc_z: Array
+    sensitivity: Array
+    site: Array
+    included: Array
+    mean_fd_mm: Array
+    subjects: Array
+
+    def select(self, people: Array) -> PainSites:
+        """Some people."""
+        return PainSites(*(column[people] for column in vars(self).values()))
+
+
+def read(folder: Path) -> PainSites:
+    """Read the folder; NaN where the source has none.
+
+    Raises:
+        DTwinInputError: see ``reading``; one site only (code ``study_data``).
+    """
+    columns = ("subject", "site", "included", "pain_sensitivity", "meanFD")
+    table = read_table(folder, "subjects.csv", columns)
+    fc = read_array(folder, "fc_triu.npy", (len(table), None), may_lack=True)
+    if table["site"].nunique() < 2:
+        raise bad_data(folder / "subjects.csv", "at least two sites", "one")
+    return PainSites(
+        fisher_z(fc),
+        table["pain_sensitivity"].to_numpy(np.float64),
+        table["site"].to_numpy(str),
+        table["included"].to_numpy(bool),
+        table["meanFD"].to_numpy(np.float64),
+        table["subject"].to_numpy(str),
+    )
+
+
+def run(
+    folder: Path,
+    *,
+    models: Models | None = None,
+    seed: int = 0,
+    n_permutations: int = N_PERMUTATIONS,
+) -> dict[str, Any]:
+    """Train at one site and test at another, and 10 folds in everybody with site as covariate.
+
+    People that the authors excluded, or without a measured sensitivity, are left out; a second
+    test takes the excluded of the test site in.
+
+    Args:
+        folder: the data.
+        models: name -> fit function with one condition and one output, beside the floors.
+        seed: of folds, models, permutations and bootstrap.
+        n_permutations: of the training people's sensitivity, for the closed-form floors.
+    """
+    data = read(folder)
+    measured = np.isfinite(data.sensitivity)
+    kept = data.select(np.flatnonzero(measured & data.included))
+    everyone = data.select(np.flatnonzero(measured))
+    rows: list[Row] = []
+    for train_site in np.unique(kept.site):
+        for test_site in np.unique(kept.site[kept.site != train_site]):
+            for tested, label in ((kept, ""), (everyone, ", excluded people too")):
+                split = f"train {train_site}, test {test_site}{label}"
+                train = kept.select(np.flatnonzero(kept.site == train_site))
+                test = tested.select(np.flatnonzero(tested.site == test_site))
+                rows += _transfer(split, train, test, models or {}, seed, n_permutations)
+    rows += _pooled(kept, models or {}, seed, n_permutations)
+    return as_dict(
+        STUDY,
+        rows,
+        people=len(kept.subjects),
+        flags=_flags(data),
+        settings={"folds": N_FOLDS, "shuffles": N_SHUFFLES, "seed": seed},
+    )
+
+
+def sparse_partial(x: Array, codes: Array, targets: Array, *, seed: int) -> BatteryPredictor:
+    """The published kind of model: partial correlations, a few best edges, an elastic net.
+
+    Partial correlations of all nodes, shrunk by :func:`oas_shrinkage`; 15 to 30 edges and the
+    penalty by five-fold cross-validation.
+    """
+    pipeline = make_pipeline(
+        StandardScaler(), SelectKBest(f_regression), ElasticNet(max_iter=100_000)
+    )
+    grid = {"selectkbest__k": [15, 20, 25, 30], "elasticnet__alpha": [0.01, 0.03, 0.1, 0.3, 1.0]}
+    search = GridSearchCV(pipeline, grid, cv=5, scoring="neg_mean_squared_error")
+    search.fit(partial_correlations(x), targets[:, 0, 0])
+    return _Regressor(search)
+
+
+@dataclass(frozen=True, eq=False)
+class _Regressor:
+    search: GridSearchCV
+
+    def predict(self, x: Array) -> Array:
+        predicted: Array = self.search.predict(partial_correlations(x))[:, None, None]
+        return predicted
+
+
+def partial_correlations(fc_z: Array, n_volumes: int = 200) -> Array:
+    """(S,E) Fisher z -> (S,E) float64 partial correlations after shrinkage towards identity.
+
+    ``n_volumes`` is that of the shorter scans: everybody is shrunk as if scanned so long.
+    """
+    r = as_matrices(np.tanh(np.asarray(fc_z, np.float64)), diagonal=1.0)
+    n = r.shape[1]
+    shrinkage = oas_shrinkage(r, n_volumes)[:, None]
+    values, vectors = np.linalg.eigh(r)
+    # An imputed region can leave a matrix that no series has.
+    values = (1 - shrinkage) * np.maximum(values, 0) + shrinkage
+    precision = (vectors / values[:, None, :]) @ vectors.transpose(0, 2, 1)
+    scale = np.sqrt(np.diagonal(precision, axis1=1, axis2=2))
+    partial_r = -precision / (scale[:, :, None] * scale[:, None, :])
+    rows, columns = np.triu_indices(n, 1)
+    edges: Array = partial_r[:, rows, columns]
+    return edges
+
+
+def oas_shrinkage(r: Array, n_samples: int) -> Array:
+    """(S,R,R) correlations -> (S,) weight of the identity (Chen et al. 2010, equation 23)."""
+    n = r.shape[1]
+    power, trace = (r**2).sum(axis=(1, 2)), np.trace(r, axis1=1, axis2=2)
+    numerator = (1 - 2 / n) * power + trace**2
+    denominator = (n_samples + 1 - 2 / n) * (power - trace**2 / n)
+    # Of uncorrelated regions the identity is all there is to estimate.
+    return np.where(numerator < denominator, numerator / np.maximum(denominator, 1e-300), 1.0)
+
+
+def imputing(fit: FitBattery) -> FitBattery:
+    """The same fit, with features that are NaN replaced by the mean of the training people."""
+
+    def filled(x: Array, codes: Array, targets: Array, *, seed: int) -> BatteryPredictor:
+        n_known = np.isfinite(x).sum(axis=0)
+        mean = np.nan_to_num(x).sum(axis=0) / np.maximum(n_known, 1)
+        return _Imputing(fit(_fill(x, mean), codes, targets, seed=seed), mean)
+
+    return filled
+
+
+@dataclass(frozen=True, eq=False)
+class _Imputing:
+    predictor: BatteryPredictor
+    mean: Array
+
+    def predict(self, x: Array) -> Array:
+        return self.predictor.predict(_fill(x, self.mean))
+
+
+def _fill(x: Array, mean: Array) -> Array:
+    return np.where(np.isnan(x), mean, x).astype(x.dtype)
+
+
+CLOSED_FORM: dict[str, FitBattery] = {"ridge": ridge_each, "KRR": krr_each, "CPM": cpm}
+SPARSE = "sparse partial correlation"
+FLOORS = ("training mean", *CLOSED_FORM, MOTION, SPARSE)
+
+
+def _entries(data: PainSites, models: Models) -> dict[str, tuple[FitBattery, Array]]:
+    """Name -> fit function and the (S,F) features it is given."""
+    on_fc = {"training mean": group_mean, **CLOSED_FORM, SPARSE: sparse_partial, **models}
+    entries = {name: (imputing(fit), data.fc_z) for name, fit in on_fc.items()}
+    return entries | {MOTION: (ridge_each, data.mean_fd_mm[:, None])}
+
+
+def _transfer(
+    split: str, train: PainSites, test: PainSites, models: Models, seed: int, n_permutations: int
+) -> list[Row]:
+    y = train.sensitivity
+    rng = np.random.default_rng([seed, 0x9E])
+    null = _columns([rng.permutation(y) for _ in range(n_permutations)])
+    predicted, p = {}, {}
+    test_x = _entries(test, models)
+    for name, (fit, x) in _entries(train, models).items():
+        at_test = partial(_fit_predict, fit, x, test_x[name][1], seed=seed)
+        predicted[name] = at_test(_columns([y]))[:, 0]
+        if n_permutations and (name in CLOSED_FORM or name == MOTION):
+            observed = np.broadcast_to(test.sensitivity[:, None], (len(test.subjects), len(null.T)))
+            p[name] = _p_value(predicted[name], test.sensitivity, at_test(null), observed)
+    means = np.full(len(test.subjects), y.mean())
+    return _score(split, predicted, test.sensitivity, means, p, seed, "")
+
+
+def _pooled(data: PainSites, models: Models, seed: int, n_permutations: int) -> list[Row]:
+    folds = shuffled_folds(len(data.subjects), N_FOLDS, N_SHUFFLES, seed, data.site)
+    y = data.sensitivity
+    rng = np.random.default_rng([seed, 0x9F])
+    null = _columns([_permuted_within(data.site, y, rng) for _ in range(n_permutations)])
+    predicted, p = {}, {}
+    for name, (fit, x) in _entries(data, models).items():
+        out = partial(_cross_validated, fit, x, site=data.site, folds=folds, seed=seed)
+        of_true, true = out(_columns([y]))
+        predicted[name], observed = of_true[:, 0], true[:, 0]
+        if n_permutations and (name in CLOSED_FORM or name == MOTION):
+            p[name] = _p_value(predicted[name], observed, *out(null))
+    note = f"deviation from the site's training mean; mean over {N_SHUFFLES} shuffles of the folds"
+    zeros = np.zeros(len(y))
+    return _score("both sites, 10 folds", predicted, observed, zeros, p, seed, note)
+
+
+def _cross_validated(
+    fit: FitBattery, x: Array, y: Array, *, site: Array, folds: Array, seed: int
+) -> tuple[Array, Array]:
+    """(S,P) predicted and observed deviations of P columns of (S,P) ``y``; means over shuffles."""
+    predicted, observed = np.zeros(y.shape), np.zeros(y.shape)
+    for k, fold in enumerate(folds):
+        for j, (train, test) in enumerate(splits(fold)):
+            site_mean = np.empty(y.shape)
+            for name in np.unique(site):
+                site_mean[site == name] = y[train[site[train] == name]].mean(axis=0)
+            deviation = y - site_mean
+            fit_seed = seed + k * N_FOLDS + j
+            predicted[test] += _fit_predict(fit, x[train], x[test], deviation[train], seed=fit_seed)
+            observed[test] += deviation[test]
+    # The mean of deviations is zero but for rounding, which would correlate with something.
+    return np.round(predicted / len(folds), 9), observed / len(folds)
+
+
+def _fit_predict(fit: FitBattery, x: Array, x_new: Array, y: Array, *, seed: int) -> Array:
+    """(S',P): the model fitted on each of the P columns of (S,P) ``y``."""
+    codes = np.broadcast_to(CODES, (y.shape[1], 1))
+    return fit(x, codes, y[:, :, None], seed=seed).predict(x_new)[:, :, 0]
+
+
+def _score(
+    split: str,
+    predicted: Mapping[str, Array],
+    observed: Array,
+    means: Array,
+    p: Mapping[str, float],
+    seed: int,
+    note: str,
+) -> list[Row]:
+    pairs = {name: np.stack([v, observed], axis=1) for name, v in predicted.items()}
+    errors = {
+        name: np.stack([observed - v, observed - means], axis=1) for name, v in predicted.items()
+    }
+    distance = {name: np.abs(observed - v) for name, v in predicted.items()}
+    constant = {FLOORS[0]: "a constant has no correlation: counted as 0"}
+    measures = [
+        Measure(
+            split, "r over people", pairs, correlation_over_people, p=p, notes=constant, note=note
+        ),
+        Measure(split, "R2", errors, explained_share, note=note),
+        Measure(split, "mean absolute error, z", distance, higher_is_better=False, note=note),
+    ]
+    return rows_of(STUDY, measures, FLOORS, seed)
+
+
+def _p_value(predicted: Array, observed: Array, null: Array, null_observed: Array) -> float:
+    """One-sided p of the correlation over people, with (S,P) of the permutations."""
+    null_r = np.array([correlation(*pair) for pair in zip(null.T, null_observed.T, strict=True)])
+    return permutation_p(correlation(predicted, observed), null_r)
+
+
+def _permuted_within(groups: Array, y: Array, rng: np.random.Generator) -> Array:
+    permuted = y.copy()
+    for group in np.unique(groups):
+        permuted[groups == group] = rng.permutation(y[groups == group])
+    return permuted
+
+
+def _columns(rows: list[Array]) -> Array:
+    return np.array(rows).T
+
+
+def _flags(data: PainSites) -> list[str]:
+    edges = as_matrices(data.fc_z)
+    # A region without signal lacks all its edges; the others lack only those to it.
+    n_missing = (np.isnan(edges).sum(axis=2) >= edges.shape[1] - 1).sum(axis=1)
+    flags = [
+        f"{subject}: {n} region(s) without signal; edges imputed by the training mean"
+        for subject, n in zip(data.subjects, n_missing, strict=True)
+        if n
+    ]
+    unmeasured = data.subjects[~np.isfinite(data.sensitivity)]
+    if len(unmeasured):
+        flags.append(f"no pain sensitivity, left out: {', '.join(unmeasured)}")
+    n_excluded = int((~data.included).sum())
+    flags.append(
+        f"{n_excluded} people excluded by the authors (motion, thresholds) are left out but where "
+        "a split says otherwise"
+    )
+    flags.append("no ceiling: sensitivity was measured once")
+    return flags
