@@ -8,14 +8,14 @@ D cross-run       first runs train, later runs of the same tasks test
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ..cohort import NOT_MEASURED, Cohort, TaskData
+from ..cohort import NOT_MEASURED, Cohort, TaskData, is_run_of
 from ..errors import DTwinInputError
 
 SPLITS = {
@@ -30,6 +30,7 @@ _FEWEST_TRAINED = 2
 
 Mask = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.intp]
+Run = TypeVar("Run")
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,12 +132,17 @@ def within_person(cohort: Cohort, half_s: float | None = None) -> Split:
     Raises:
         DTwinInputError: nobody has data in both parts (code ``split``).
     """
-    train, test = {}, {}
+    return _same_people("A", "second half", cohort, *halves(cohort, half_s))
+
+
+def halves(cohort: Cohort, half_s: float | None = None) -> tuple[Cohort, Cohort]:
+    """The cohort measured in one part of each run only, as :func:`within_person` says."""
+    first, second = {}, {}
     for name, data in cohort.tasks.items():
         half = data.schedule.run_s / 2 if half_s is None else half_s
-        train[name] = _part(data, cohort.tr_s, 0.0, half)
-        test[name] = _part(data, cohort.tr_s, half, 2 * half)
-    return _same_people("A", "second half", cohort, train, test)
+        first[name] = _part(data, cohort.tr_s, 0.0, half)
+        second[name] = _part(data, cohort.tr_s, half, 2 * half)
+    return replace(cohort, tasks=first), replace(cohort, tasks=second)
 
 
 def held_out_people(
@@ -236,7 +242,16 @@ def cross_run(cohort: Cohort) -> Split:
             "Leave split D out",
         )
     first = {name: data for name, data in cohort.tasks.items() if name == data.schedule.task}
-    return _same_people("D", "later runs", cohort, first, later)
+    return _same_people(
+        "D", "later runs", cohort, replace(cohort, tasks=first), replace(cohort, tasks=later)
+    )
+
+
+def training_run(runs: Mapping[str, Run], name: str, task: str) -> Run | None:
+    """What was learnt of a run of that name, or else of the first run of its task, or None."""
+    if name in runs:
+        return runs[name]
+    return next((runs[run] for run in runs if is_run_of(run, task)), None)
 
 
 def _part(data: TaskData, tr_s: float, start_s: float, stop_s: float) -> TaskData:
@@ -266,15 +281,8 @@ def _blank(data: TaskData) -> TaskData:
     )
 
 
-def _same_people(
-    split: str,
-    name: str,
-    cohort: Cohort,
-    train: dict[str, TaskData],
-    test: dict[str, TaskData],
-) -> Split:
+def _same_people(split: str, name: str, cohort: Cohort, seen: Cohort, unseen: Cohort) -> Split:
     """One fold whose people are trained on and tested."""
-    seen, unseen = replace(cohort, tasks=train), replace(cohort, tasks=test)
     in_both = _has_data(seen) & _has_data(unseen)
     if in_both.sum() < _FEWEST_TRAINED:
         raise _error(

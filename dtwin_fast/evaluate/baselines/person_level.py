@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ...cohort import Cohort, is_run_of
+from ...cohort import Cohort
 from ..predicted import Predicted
+from ..splits import training_run
 from .responses import Responses
 from .targets import RunTargets, mean_over_people, run_targets
 from .time_course import group_time_course
@@ -77,7 +78,7 @@ class PersonLevel:
         rows = self._regression.predict(people)
         predictions = {}
         for name, data in people.tasks.items():
-            run = learnt_run(self._runs, name, data.schedule.task)
+            run = training_run(self._runs, name, data.schedule.task)
             if run is None:
                 predictions[name] = Predicted()
                 continue
@@ -99,16 +100,6 @@ class _Run:
     targets: RunTargets
     responses: Responses
     columns: slice
-
-
-Learnt = TypeVar("Learnt")
-
-
-def learnt_run(learnt: Mapping[str, Learnt], name: str, task: str) -> Learnt | None:
-    """What was learnt of a run, or else of the first run of its task, or None."""
-    if name in learnt:
-        return learnt[name]
-    return next((learnt[run] for run in learnt if is_run_of(run, task)), None)
 
 
 def _course(run: _Run, people: Cohort, name: str) -> npt.NDArray[np.float32] | None:

@@ -1,0 +1,328 @@
+"""The protocol: every predictor on the same people and trials, beside floors and nulls.
+
+Nothing of a test person is seen before they are scored: predictors get their blank, and what a
+score refers to is the training people's of the same fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..cohort import Cohort
+from ..errors import DTwinInputError
+from .baselines import BASELINES
+from .metric import Metric
+from .metrics_table import METRICS
+from .runner import Factory, Runner, RunResult, Scores
+from .splits import Split, make_split, usable
+from .statistics import (
+    N_RESAMPLES,
+    bootstrap_interval,
+    difference_interval,
+    n_scored,
+    permutation_p,
+)
+from .table import Row
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Information:
+    """Whether a person's own connectome tells more than another's.
+
+    Attributes:
+        split, task, metric: names.
+        own: score with everyone's own connectome.
+        others: mean score with connectomes exchanged at prediction.
+        gain: how much better own is; positive is better, whichever way the metric goes.
+        p: (1 + exchanges at least as good) / (1 + exchanges).
+        n: exchanges; none leaves anybody their own connectome.
+    """
+
+    split: str
+    task: str
+    metric: str
+    own: float
+    others: float
+    gain: float
+    p: float
+    n: int
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The result of :func:`evaluate`.
+
+    Attributes:
+        rows: the table.
+        information: own against others' connectomes.
+        flags: what a reader should know of data and splits.
+        settings: what was asked for.
+        runs: split, run -> the model's predictions of the first repeat.
+    """
+
+    rows: list[Row]
+    information: list[Information]
+    flags: list[str]
+    settings: dict[str, Any]
+    runs: dict[tuple[str, str], RunResult] = field(default_factory=dict)
+
+
+def evaluate(
+    cohort: Cohort,
+    predictors: Mapping[str, Factory],
+    *,
+    model: str,
+    null: str | None = None,
+    floors: Collection[str] = tuple(BASELINES),
+    splits: Sequence[str] = ("A", "B"),
+    n_folds: int = 10,
+    n_repeats: int = 1,
+    n_nulls: int = 20,
+    n_swaps: int = 20,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Report:
+    """Train and score every predictor on every fold of every split.
+
+    The floor of a metric is the best of ``floors`` on the same people; as it is chosen by its
+    score, it flatters no model. A score over several folds is that of all people together, and
+    over several repeats the mean. Nulls and exchanged connectomes are of the first repeat.
+
+    Args:
+        cohort: people with their data.
+        predictors: name -> factory; the model, baselines, controls, a null.
+        model: whose rows the table has.
+        null: the predictor that is trained ``n_nulls`` times with seeds of its own, such as the
+            model on permuted connectomes.
+        floors: the names among ``predictors`` that may be the floor.
+        splits: keys of ``SPLITS``.
+        n_folds, n_repeats: of split B.
+        n_nulls: trainings of the null.
+        n_swaps: exchanges of connectomes among the test people of each fold.
+        n_resamples: bootstrap samples of people.
+        seed: of splits, trainings and resamples.
+        progress: is told trainings done, their number, and what was trained.
+
+    Raises:
+        DTwinInputError: a predictor that is not there (code ``predictor``), a split that cannot
+            be made (``split``).
+        MissingExtraError: BOLD without nilearn.
+    """
+    for name in filter(None, (model, null)):
+        if name not in predictors:
+            raise DTwinInputError(
+                "predictor",
+                "there is no such predictor",
+                field="predictors",
+                wanted=" | ".join(predictors),
+                got=name,
+                fix="Name one of these",
+            )
+    people, flags = usable(cohort)
+    made = {
+        name: make_split(name, people, n_folds=n_folds, n_repeats=n_repeats, seed=seed)
+        for name in dict.fromkeys(splits)
+    }
+    compared = [name for name in predictors if name != null]
+    ticks = _Ticks(progress, _n_trainings(made, len(compared), n_nulls if null else 0))
+    report = Report(
+        rows=[],
+        information=[],
+        flags=flags,
+        settings={
+            "model": model,
+            "null": null,
+            "splits": list(made),
+            "folds": n_folds,
+            "repeats": n_repeats,
+            "nulls": n_nulls if null else 0,
+            "swaps": n_swaps,
+            "resamples": n_resamples,
+            "seed": seed,
+            "people": len(people),
+            "predictors": list(predictors),
+        },
+    )
+    for name, split in made.items():
+        report.flags.extend(split.flags)
+        runner = Runner(people, split, seed, ticks)
+        report.flags.extend(runner.flags)
+        scored = {p: runner.scores(p, predictors[p]) for p in compared if p != model}
+        own, swapped, results = runner.model_scores(model, predictors[model], n_swaps)
+        table = _Table(name, own, scored, [f for f in floors if f in scored], n_resamples, seed)
+        for i in range(n_nulls if null else 0):
+            table.add_null(runner.null_scores(str(null), predictors[str(null)], i + 1))
+        for run in runner.runs:
+            report.rows.extend(table.rows(run, runner.ceilings(run)))
+            report.information.extend(table.information(run, swapped))
+            report.runs[name, run] = results[run]
+    report.flags[:] = dict.fromkeys(report.flags)
+    return report
+
+
+def _n_trainings(splits: Mapping[str, Split], n_predictors: int, n_nulls: int) -> int:
+    return sum(
+        n_predictors * len(split.folds) + n_nulls * sum(f.repeat == 0 for f in split.folds)
+        for split in splits.values()
+    )
+
+
+@dataclass(eq=False)
+class _Ticks:
+    """Counts trainings."""
+
+    progress: Callable[[int, int, str], None] | None
+    total: int
+    done: int = 0
+
+    def __call__(self, note: str) -> None:
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total, note)
+
+
+class _Table:
+    """Turns summaries of one split into rows."""
+
+    def __init__(
+        self,
+        split: str,
+        model: Scores,
+        others: Mapping[str, Scores],
+        floors: Sequence[str],
+        n_resamples: int,
+        seed: int,
+    ) -> None:
+        self._split = split
+        self._model = model
+        self._others = others
+        self._floors = floors
+        self._draw = {"n": n_resamples, "seed": seed}
+        self._nulls: list[dict[tuple[str, str], float]] = []
+
+    def add_null(self, scores: Scores) -> None:
+        """Take note of the scores of a null; its summaries are not kept."""
+        runs = dict.fromkeys(run for run, _ in scores)
+        self._nulls.append(
+            {
+                (run, name): _first_score(scores, run, m)
+                for run in runs
+                for name, m in METRICS.items()
+            }
+        )
+
+    def rows(self, run: str, ceilings: Mapping[str, float]) -> list[Row]:
+        """One row for each metric that the model or another predictor has a score of."""
+        rows = [self._row(run, metric, ceilings) for metric in METRICS.values()]
+        return [r for r in rows if np.isfinite([r.model, *r.baselines.values()]).any()]
+
+    def information(self, run: str, swapped: Sequence[Scores]) -> list[Information]:
+        """Own against others' connectomes, where both have a score."""
+        found = []
+        for metric in METRICS.values():
+            own = _first_score(self._model, run, metric)
+            with_others = [_first_score(s, run, metric) for s in swapped if s]
+            others = np.array([score for score in with_others if np.isfinite(score)])
+            if np.isfinite(own) and len(others):
+                mean = float(others.mean())
+                found.append(
+                    Information(
+                        self._split,
+                        run,
+                        metric.name,
+                        own,
+                        mean,
+                        own - mean if metric.higher_is_better else mean - own,
+                        permutation_p(own, others, higher_is_better=metric.higher_is_better),
+                        len(others),
+                    )
+                )
+        return found
+
+    def _row(self, run: str, metric: Metric, ceilings: Mapping[str, float]) -> Row:
+        key = (run, metric.summarise)
+        summaries = {name: _flat(scores[key]) for name, scores in self._others.items()}
+        model, combine = _flat(self._model[key]), _over_repeats(metric, self._model[key])
+        interval = bootstrap_interval(model, combine, **self._draw)
+        others = {name: _score(rows, combine) for name, rows in summaries.items()}
+        null_mean, null_p = self._null(run, metric)
+        row = Row(
+            split=self._split,
+            task=run,
+            domain=metric.domain,
+            metric=metric.name,
+            unit=metric.unit,
+            model=interval.value,
+            low=interval.low,
+            high=interval.high,
+            ceiling=ceilings.get(metric.name, np.nan),
+            paper=metric.paper.get(run, np.nan) if self._split == "A" else np.nan,
+            n_people=n_scored(model),
+            note=interval.note,
+            baselines=others,
+            null_mean=null_mean,
+            null_p=null_p,
+        )
+        floors = [name for name in self._floors if np.isfinite(others[name])]
+        if not floors:
+            return row
+        sign = 1 if metric.higher_is_better else -1
+        floor = max(floors, key=lambda name: sign * others[name])
+        difference = difference_interval(
+            model,
+            summaries[floor],
+            combine,
+            higher_is_better=metric.higher_is_better,
+            **self._draw,
+        )
+        return replace(
+            row,
+            floor=others[floor],
+            floor_name=floor,
+            diff=difference.value,
+            diff_low=difference.low,
+            diff_high=difference.high,
+        )
+
+    def _null(self, run: str, metric: Metric) -> tuple[float, float]:
+        """Mean score of the nulls and the p value, NaN without any."""
+        null = np.array([scores[run, metric.name] for scores in self._nulls])
+        if not np.isfinite(null).any():
+            return np.nan, np.nan
+        own = _first_score(self._model, run, metric)
+        p = permutation_p(own, null, higher_is_better=metric.higher_is_better)
+        return float(np.nanmean(null)), p
+
+
+def _flat(rows: Array) -> Array:
+    """(repeats,S,m) -> (S,repeats*m), the form in which people are drawn."""
+    return rows.transpose(1, 0, 2).reshape(rows.shape[1], -1)
+
+
+def _over_repeats(metric: Metric, rows: Array) -> Callable[[Array], float]:
+    """The mean of the metric over the repeats of flat rows."""
+    n_repeats = len(rows)
+    if n_repeats == 1:
+        return metric.combine
+
+    def combine(flat: Array) -> float:
+        return float(np.mean([metric.combine(part) for part in np.hsplit(flat, n_repeats)]))
+
+    return combine
+
+
+def _score(rows: Array, combine: Callable[[Array], float]) -> float:
+    return combine(rows) if n_scored(rows) else float("nan")
+
+
+def _first_score(scores: Scores, run: str, metric: Metric) -> float:
+    """The score of the first repeat."""
+    return _score(scores[run, metric.summarise][0], metric.combine)
