@@ -117,7 +117,7 @@ def test_condition_effects_follow_the_tasks_contrast(conditions):
         for rows in (predicted.rt_s, observed.rt_s)
     ]  # fmt: skip
     rows = METRICS["RT condition-effect r"].summarise(predicted, observed)
-    assert rows.T == pytest.approx(np.array(effects))
+    assert rows == pytest.approx(np.array(effects).T)
     wanted = stats.pearsonr(*effects).statistic
     assert score("RT condition-effect r", predicted, observed) == pytest.approx(wanted)
 

@@ -267,3 +267,14 @@ def test_map_ceilings():
     assert got["BOLD region r"] == pytest.approx(1 / 1.25, abs=0.05)
     assert got["BOLD identification top-1"] == 1
     assert got["BOLD identification AUC"] > 0.99
+
+
+def test_the_interval_of_a_biased_score_holds_the_score():
+    # Means of resamples are noisier than the mean, so the square of it is larger in resamples.
+    def squared_mean(rows):
+        return float((rows.mean(axis=0) ** 2).mean())
+
+    rows = np.random.default_rng(13).normal(size=(20, 500))
+    got = bootstrap_interval(rows, squared_mean, n=500)
+    assert got.low < got.value < got.high
+    assert "biased" in got.note

@@ -6,6 +6,7 @@ of them is not known. Maps less the training group's mean ask for what is a pers
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from .observed import Observed
 from .predicted import Predicted
-from .statistics import ROUNDING, area_under_curve, complete, correlation, person_rows
+from .statistics import ROUNDING, CountedScore, complete, correlation, person_rows
 
 Array = npt.NDArray[Any]
 
@@ -33,7 +34,7 @@ def own_maps(predicted: Predicted, observed: Observed) -> Array:
 
 def map_r(predicted: Predicted, observed: Observed) -> Array:
     """(S,1) correlation of a person's predicted and observed map."""
-    return person_rows(_row_r(maps(predicted, observed)))
+    return person_rows(_rows_r(*_halves(maps(predicted, observed))))
 
 
 def map_r_gain(predicted: Predicted, observed: Observed) -> Array:
@@ -41,98 +42,61 @@ def map_r_gain(predicted: Predicted, observed: Observed) -> Array:
     rows = maps(predicted, observed)
     seen = _halves(rows)[1]
     group = np.broadcast_to(_mean_map(observed, seen.shape[1]), seen.shape)
-    group_r = _row_r(_map_rows(np.where(np.isnan(seen), np.nan, group), seen))
-    return person_rows(_row_r(rows) - group_r)
+    group = np.where(np.isnan(seen), np.nan, group)
+    group_r = _rows_r(*_halves(_map_rows(group, seen)))
+    return person_rows(_rows_r(*_halves(rows)) - group_r)
 
 
 def own_map_r(predicted: Predicted, observed: Observed) -> Array:
     """(S,1) correlation of a person's maps, both less the training group's mean map."""
-    return person_rows(_row_r(own_maps(predicted, observed)))
+    return person_rows(_rows_r(*_halves(own_maps(predicted, observed))))
 
 
-def group_pattern_r(rows: Array) -> float:
-    """r over contrasts x regions of the predicted and the observed one-sample t over people.
+def _group_pattern_r(rows: Array, counts: Array) -> Array:
+    predicted, observed = (_Moments.of(half, counts) for half in _halves(rows))
+    is_same = predicted.is_constant.any(axis=1, keepdims=True)
+    return _rows_r(np.where(is_same, predicted.mean, predicted.t), observed.t)
 
-    Takahashi et al. 2026. Where some prediction is the same for everyone its t is infinite, and
-    predicted means stand for predicted t.
+
+group_pattern_r = CountedScore(_group_pattern_r)
+"""r over contrasts x regions of the predicted and the observed one-sample t over people.
+
+Takahashi et al. 2026. Where some prediction is the same for everyone its t is infinite, and
+predicted means stand for predicted t.
+"""
+
+
+def _group_mean_r(rows: Array, counts: Array) -> Array:
+    predicted, observed = (_Moments.of(half, counts) for half in _halves(rows))
+    return _rows_r(predicted.mean, observed.mean)
+
+
+group_mean_r = CountedScore(_group_mean_r)
+"""r over contrasts x regions of the predicted and the observed mean over people."""
+
+
+def region_r(rows: Array, counts: Array) -> Array:
+    """(B,KR) r over people at each place of the maps, for B draws of people.
+
+    0 where the prediction is constant; NaN where the observation is, or for fewer than three
+    people.
     """
-    predicted, observed = _halves(rows)
-    pattern = _mean(predicted) if _constant(predicted).any() else _one_sample_t(predicted)
-    return correlation(pattern, _one_sample_t(observed))
-
-
-def group_mean_r(rows: Array) -> float:
-    """r over contrasts x regions of the predicted and the observed mean over people."""
-    predicted, observed = _halves(rows)
-    return correlation(_mean(predicted), _mean(observed))
-
-
-def median_region_r(rows: Array) -> float:
-    """Median over contrasts x regions of r over people; a constant prediction has 0."""
-    r = region_r(rows)
-    r = r[np.isfinite(r)]
-    return float(np.median(r)) if len(r) else float("nan")
-
-
-def region_r(rows: Array) -> Array:
-    """(KR,) r over people at each place of the maps; NaN with fewer than three people."""
-    predicted, observed = _halves(rows)
-    n = (~np.isnan(observed)).sum(axis=0)
-    p, o = predicted - _mean(predicted), observed - _mean(observed)
-    pp, oo, po = (np.nansum(part, axis=0) for part in (p * p, o * o, p * o))
+    predicted, observed = (_Moments.of(half, counts) for half in _halves(rows))
+    product = counts @ (predicted.centred * observed.centred)
+    product -= predicted.n * predicted.shift * observed.shift
     with np.errstate(invalid="ignore", divide="ignore"):
-        r = np.where(_constant(predicted), 0.0, po / np.sqrt(pp * oo))
-    r[(n < 3) | _constant(observed)] = np.nan
-    return r
+        r = product / np.sqrt(predicted.squares * observed.squares)
+    r = np.where(predicted.is_constant, 0.0, r)
+    return np.where((observed.n < 3) | observed.is_constant, np.nan, r)
 
 
-def top_1(rows: Array) -> float:
-    """Share of people whose predicted map is most like their own observed one.
-
-    A tie of k maps counts 1/k. As for all scores of identification, maps are those of
-    :func:`own_maps`, likeness is r, and a person who was drawn several times is no other to
-    themselves.
-    """
-    similarity, is_own = _similarities(rows)
-    if similarity is None:
-        return float("nan")
-    own = np.diag(similarity)[:, None]
-    beaten = (~is_own & (similarity > own)).any(axis=1)
-    ties = (~is_own & (similarity == own)).sum(axis=1)
-    return float(np.where(beaten, 0.0, 1 / (1 + ties)).mean())
+def _median_region_r(rows: Array, counts: Array) -> Array:
+    known = (r[np.isfinite(r)] for r in region_r(rows, counts))
+    return np.array([np.median(r) if len(r) else np.nan for r in known])
 
 
-def normalised_rank(rows: Array) -> float:
-    """Mean share of the others whose observed map is less like the prediction; chance is 1/2."""
-    similarity, is_own = _similarities(rows)
-    if similarity is None:
-        return float("nan")
-    own = np.diag(similarity)[:, None]
-    less = (similarity < own) + 0.5 * (similarity == own)
-    return float(((less * ~is_own).sum(axis=1) / (~is_own).sum(axis=1)).mean())
-
-
-def diagonality(rows: Array) -> float:
-    """(mean likeness to one's own map - mean to others') / mean to one's own.
-
-    0 where both are; NaN where people's own maps are on average not like the prediction, for
-    which the ratio means nothing.
-    """
-    similarity, is_own = _similarities(rows)
-    if similarity is None:
-        return float("nan")
-    own, others = np.diag(similarity).mean(), similarity[~is_own].mean()
-    if own <= 0:
-        return 0.0 if own == others == 0 else float("nan")
-    return float((own - others) / own)
-
-
-def own_area(rows: Array) -> float:
-    """ROC area of likeness for telling own from others' maps, over all pairs."""
-    similarity, is_own = _similarities(rows)
-    if similarity is None:
-        return float("nan")
-    return area_under_curve(np.diag(similarity), similarity[~is_own])
+median_region_r = CountedScore(_median_region_r)
+"""Median over contrasts x regions of r over people; a constant prediction has 0."""
 
 
 def course_squares(predicted: Predicted, observed: Observed) -> Array:
@@ -207,63 +171,49 @@ def _less_mean(contrasts: Array, observed: Observed) -> Array:
     return own
 
 
-def _row_r(rows: Array) -> Array:
-    return np.array([correlation(p, o) for p, o in zip(*_halves(rows), strict=True)])
+def _rows_r(predicted: Array, observed: Array) -> Array:
+    return np.array([correlation(p, o) for p, o in zip(predicted, observed, strict=True)])
 
 
-def _mean(values: Array) -> Array:
-    """(X,) means over people, NaN without any."""
-    known = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        mean: Array = np.where(known, values, 0).sum(axis=0) / known.sum(axis=0)
-    return mean
+@dataclass(frozen=True, eq=False)
+class _Moments:
+    """Sums over people at each of X places, for B draws of people; all (B,X) but ``centred``.
 
-
-def _one_sample_t(values: Array) -> Array:
-    """(X,) mean over its standard error; NaN where that is 0 or there are fewer than two."""
-    n = (~np.isnan(values)).sum(axis=0)
-    mean = _mean(values)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.sqrt(np.nansum((values - mean) ** 2, axis=0) / (n - 1) / n)
-        return np.where(_constant(values) | (n < 2), np.nan, mean / error)
-
-
-def _constant(values: Array) -> Array:
-    """(X,) bool, places where people differ by no more than rounding."""
-    known = ~np.isnan(values)
-    highest = np.where(known, values, -np.inf).max(axis=0, initial=-np.inf)
-    lowest = np.where(known, values, np.inf).min(axis=0, initial=np.inf)
-    some = known.any(axis=0)
-    size = np.maximum(np.abs(highest), np.abs(lowest))
-    constant: Array = some & ~(highest - lowest > ROUNDING * size)
-    return constant
-
-
-def _similarities(rows: Array) -> tuple[Array | None, Array]:
-    """(S,S) r of predicted map i with observed map j, and whether j is the person of i.
-
-    A place that was not measured stands at the group's mean. None where there are no two
-    people to tell apart.
+    Attributes:
+        centred: (S,X) values less their mean over all people, 0 where not known.
+        n: how many people were drawn and known.
+        shift: mean of ``centred``.
+        mean: of the values.
+        squares: sum of squared deviations from the mean.
+        is_constant: whether people differ by no more than rounding.
     """
-    rows = rows[~np.isnan(rows).all(axis=1)]
-    numbers: dict[bytes, int] = {}
-    person = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in rows], int)
-    is_own = person[:, None] == person
-    if len(numbers) < 2:
-        return None, is_own
-    first = np.unique(person, return_index=True)[1]
-    measured = ~np.isnan(rows[first]).all(axis=0)
-    predicted, observed = _halves(np.nan_to_num(rows[first][:, measured]))
-    similarity = _unit_rows(predicted) @ _unit_rows(observed).T
-    return similarity[np.ix_(person, person)], is_own
 
+    centred: Array
+    n: Array
+    shift: Array
+    mean: Array
+    squares: Array
+    is_constant: Array
 
-def _unit_rows(values: Array) -> Array:
-    centred = values - values.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    is_constant = length <= ROUNDING * np.abs(values).max(axis=1, keepdims=True)
-    unit: Array = np.divide(centred, length, out=np.zeros_like(centred), where=~is_constant)
-    return unit
+    @classmethod
+    def of(cls, values: Array, counts: Array) -> _Moments:
+        known = ~np.isnan(values)
+        n = counts @ known
+        with np.errstate(invalid="ignore"):  # nobody: 0/0
+            middle = np.where(known, values, 0).sum(axis=0) / known.sum(axis=0)
+            centred = np.where(known, values - middle, 0)
+            shift = counts @ centred / n
+        squares = np.maximum(counts @ centred**2 - n * shift**2, 0)
+        size = np.abs(np.where(known, values, 0)).max(axis=0, initial=0)
+        is_constant = squares <= n * (ROUNDING * size) ** 2
+        return cls(centred, n, shift, middle + shift, squares, is_constant)
+
+    @property
+    def t(self) -> Array:
+        """One-sample t over people; NaN where it is infinite or there are fewer than two."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            t = self.mean / np.sqrt(self.squares / (self.n - 1) / self.n)
+        return np.where(self.is_constant | (self.n < 2), np.nan, t)
 
 
 def _courses(observed: Observed, *bold: Array | None) -> list[Array]:

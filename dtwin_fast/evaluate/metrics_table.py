@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import bold, choice, reaction_time
+from . import bold, choice, identification, reaction_time
 from .metric import Metric
 from .statistics import correlation_over_people, mean_over_people
 
@@ -95,12 +95,24 @@ _ALL = (
     Metric("BOLD individual r gain", "bold", "r", True, bold.map_r_gain, mean_over_people),
     Metric("BOLD mean-removed r", "bold", "r", True, bold.own_map_r, mean_over_people),
     Metric("BOLD region r", "bold", "median r", True, bold.maps, bold.median_region_r),
-    Metric("BOLD identification top-1", "bold", "share", True, bold.own_maps, bold.top_1),
-    Metric("BOLD identification rank", "bold", "share", True, bold.own_maps, bold.normalised_rank),
+    Metric("BOLD identification top-1", "bold", "share", True, bold.own_maps, identification.top_1),
     Metric(
-        "BOLD identification diagonality", "bold", "share", True, bold.own_maps, bold.diagonality
+        "BOLD identification rank",
+        "bold",
+        "share",
+        True,
+        bold.own_maps,
+        identification.normalised_rank,
     ),
-    Metric("BOLD identification AUC", "bold", "area", True, bold.own_maps, bold.own_area),
+    Metric(
+        "BOLD identification diagonality",
+        "bold",
+        "share",
+        True,
+        bold.own_maps,
+        identification.diagonality,
+    ),
+    Metric("BOLD identification AUC", "bold", "area", True, bold.own_maps, identification.own_area),
     Metric(
         "BOLD time-course R2", "bold", "share", True, bold.course_squares, bold.explained_squares
     ),

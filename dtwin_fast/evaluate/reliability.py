@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..cohort import NOT_MEASURED
 from ..metrics import pearson
-from . import bold
+from . import bold, identification
 from .observed import Observed
 from .predicted import Predicted
 from .reaction_time import effect_trials
@@ -56,10 +56,10 @@ def map_ceilings(first: Array, second: Array, group_mean: Array) -> dict[str, fl
         "BOLD individual r": mean_over_people(bold.map_r(predicted, observed)),
         "BOLD mean-removed r": mean_over_people(bold.own_map_r(predicted, observed)),
         "BOLD region r": bold.median_region_r(bold.maps(predicted, observed)),
-        "BOLD identification top-1": bold.top_1(own),
-        "BOLD identification rank": bold.normalised_rank(own),
-        "BOLD identification diagonality": bold.diagonality(own),
-        "BOLD identification AUC": bold.own_area(own),
+        "BOLD identification top-1": identification.top_1(own),
+        "BOLD identification rank": identification.normalised_rank(own),
+        "BOLD identification diagonality": identification.diagonality(own),
+        "BOLD identification AUC": identification.own_area(own),
     }
 
 

@@ -18,11 +18,15 @@ from ..metrics import pearson
 
 Array = npt.NDArray[Any]
 Combine = Callable[[Array], float]
+Scores = Callable[[Array], Array]
 
 N_RESAMPLES = 2000
 LEVEL = 0.95
 ROUNDING = 1e-6
 """Spread, as a share of the numbers, that float32 predictions have where they mean none."""
+
+_NUMBERS_AT_ONCE = 4_000_000
+"""Draws x columns that are held at once, 32 MB."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,41 @@ class Interval:
     low: float
     high: float
     note: str = ""
+
+
+@dataclass(frozen=True)
+class CountedScore:
+    """A ``Metric.combine`` that scores many draws of people at once.
+
+    Attributes:
+        score: rows (S,m) of people who can be scored, and how often each is drawn, (B,S)
+            float64 -> (B,) scores.
+    """
+
+    score: Callable[[Array, Array], Array]
+
+    def __call__(self, rows: Array) -> float:
+        """The score of everybody, drawn once; NaN of nobody."""
+        return float(self.of_draws(rows, np.ones((1, len(rows))))[0])
+
+    def of_draws(self, rows: Array, counts: Array) -> Array:
+        """(B,) scores of draws, in which people who cannot be scored do not count."""
+        known = ~np.isnan(rows).all(axis=1)
+        if not known.any():
+            return np.full(len(counts), np.nan)
+        return self.score(rows[known], counts[:, known])
+
+
+def mean_over_repeats(combine: Combine, n_repeats: int) -> Combine:
+    """The mean of a score over repeats that stand beside each other, (S,n_repeats*m)."""
+    if isinstance(combine, CountedScore):
+        of_draws = combine.of_draws
+        return CountedScore(
+            lambda rows, counts: np.asarray(
+                np.mean([of_draws(part, counts) for part in np.hsplit(rows, n_repeats)], axis=0)
+            )
+        )
+    return lambda rows: float(np.mean([combine(part) for part in np.hsplit(rows, n_repeats)]))
 
 
 def person_rows(*columns: Array) -> Array:
@@ -102,8 +141,8 @@ def bootstrap_interval(
 ) -> Interval:
     """Interval of a score when people are drawn again (BCa; Efron 1987).
 
-    People who cannot be scored are not drawn. Where the jackknife is degenerate the interval
-    is the percentile one, and ``note`` says so.
+    People who cannot be scored are not drawn. Where BCa is degenerate, or would leave out the
+    score itself, the interval is a percentile one, and ``note`` says so.
 
     Args:
         rows: (S,m) summary.
@@ -149,16 +188,30 @@ def difference_interval(
     )
 
 
-def _scores(rows: Array, combine: Combine) -> Callable[[Array], Array]:
-    """(B,S) drawn people -> (B,) scores."""
+def _scores(rows: Array, combine: Combine) -> Scores:
+    """(B,P) people drawn -> (B,) scores."""
     if combine is mean_over_people and rows.shape[1] == 1:
         return lambda drawn: np.asarray(rows[drawn, 0].mean(axis=1))
+    if isinstance(combine, CountedScore):
+        score = combine.of_draws
+        at_once = max(1, _NUMBERS_AT_ONCE // max(rows.shape))
+        return lambda drawn: np.concatenate(
+            [
+                score(rows, _counts(drawn[i : i + at_once], len(rows)))
+                for i in range(0, len(drawn), at_once)
+            ]
+        )
     return lambda drawn: np.array([combine(rows[index]) for index in drawn])
 
 
-def _interval(
-    scores: Callable[[Array], Array], n_people: int, n: int, level: float, seed: int
-) -> Interval:
+def _counts(drawn: Array, n_people: int) -> Array:
+    """(B,P) people drawn -> (B,S) how often each."""
+    place = drawn + n_people * np.arange(len(drawn))[:, None]
+    counts = np.bincount(place.ravel(), minlength=len(drawn) * n_people)
+    return counts.reshape(len(drawn), n_people).astype(np.float64)
+
+
+def _interval(scores: Scores, n_people: int, n: int, level: float, seed: int) -> Interval:
     if n_people == 0:
         return Interval(np.nan, np.nan, np.nan, "nobody can be scored")
     everyone = np.arange(n_people)
@@ -167,8 +220,7 @@ def _interval(
         return Interval(value, np.nan, np.nan, "the score is not defined on these people")
     if n_people < 3:
         return Interval(value, np.nan, np.nan, "fewer than three people: no interval")
-    drawn = np.random.default_rng(seed).integers(0, n_people, (n, n_people))
-    replicates = scores(drawn)
+    replicates = scores(np.random.default_rng(seed).integers(0, n_people, (n, n_people)))
     notes = []
     if undefined := int(np.isnan(replicates).sum()):
         notes.append(f"{undefined} of {n} resamples could not be scored")
@@ -176,16 +228,23 @@ def _interval(
     if 2 * len(replicates) < n:
         return Interval(value, np.nan, np.nan, notes[0])
     without_one = scores(np.stack([np.delete(everyone, i) for i in everyone]))
-    shares = _bca_shares(replicates, value, without_one, level)
+    central = ((1 - level) / 2, (1 + level) / 2)
+    shares = _bca_shares(replicates, value, without_one, central)
     if shares is None:
-        shares = ((1 - level) / 2, (1 + level) / 2)
-        notes.append("percentile interval: the jackknife is degenerate")
-    low, high = np.quantile(replicates, shares)
+        notes.append("percentile interval: BCa is degenerate")
+    low, high = np.quantile(replicates, shares or central)
+    slack = ROUNDING * abs(value)
+    if not low - slack <= value <= high + slack:
+        # A score of a mean over people is noisier when people are drawn twice. BCa is not made
+        # for resamples that lie to one side, and would leave the score itself out.
+        median = np.median(replicates)
+        low, high = np.quantile(replicates, central) + (value - median)
+        notes.append(f"resamples are biased (median {median:.3f}): percentile interval, moved")
     return Interval(value, float(low), float(high), "; ".join(notes))
 
 
 def _bca_shares(
-    replicates: Array, value: float, without_one: Array, level: float
+    replicates: Array, value: float, without_one: Array, central: tuple[float, float]
 ) -> tuple[float, float] | None:
     """The two quantiles to read, Efron 1987 eq. 6.1 and 6.6; None where they are not defined."""
     below = ((replicates < value).mean() + (replicates <= value).mean()) / 2
@@ -197,8 +256,7 @@ def _bca_shares(
     bias = normal.inv_cdf(float(below))
     acceleration = float((deviation**3).sum() / (6 * spread**1.5))
     low, high = (
-        bias + (bias + z) / (1 - acceleration * (bias + z))
-        for z in (normal.inv_cdf((1 - level) / 2), normal.inv_cdf((1 + level) / 2))
+        bias + (bias + z) / (1 - acceleration * (bias + z)) for z in map(normal.inv_cdf, central)
     )
     return normal.cdf(low), normal.cdf(high)
 
