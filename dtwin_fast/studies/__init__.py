@@ -24,5 +24,6 @@ STUDIES = {
     "hcp-battery": _study("hcp_battery"),
     "pain-sites": _study("pain_sites"),
     "pain-bold": _study("pain_bold"),
+    "dmcc-stroop": _study("dmcc_stroop"),
 }
 """Name -> ``run(folder, *, models=None, seed=0)``, which returns :func:`result.as_dict`'s dict."""

@@ -250,7 +250,7 @@ def _betas(run: Run) -> Array:
 def _measures(
     split: str, by_entry: Mapping[str, Array], test: Run, train_betas: Array, test_betas: Array
 ) -> list[Measure]:
-    """Scores of predicted series (S,V,R); the test run's means are unknown to no score but r."""
+    """Scores of predicted series (S,V,R), and of their heat betas (S,R)."""
     heat = {name: _heat_effect(p, test.inputs) for name, p in by_entry.items()}
     mean = train_betas.mean(axis=0)
     reliability = "ceiling: square root of the correlation of the two runs' betas"
@@ -286,6 +286,7 @@ def _measures(
             "heat betas, mean-removed r",
             {name: row_r(_cleaned(h - mean), test_betas - mean) for name, h in heat.items()},
             ceiling=_root(row_r(train_betas - mean, test_betas - mean).mean()),
+            notes={ZERO: "less than the mean of run 1, which scores where responses shrink"},
             note=f"minus the group's mean of run 1; {reliability}",
         ),
     ]
@@ -307,6 +308,7 @@ def _heat_effect(predicted: Array, inputs: Array) -> Array:
 
 
 def _explained(predicted: Array, observed: Array) -> Array:
+    observed = observed.astype(np.float64)
     sse = ((observed - predicted) ** 2).sum(axis=(1, 2))
     share: Array = 1 - sse / (observed**2).sum(axis=(1, 2))
     return share

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,20 +15,17 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..evaluate.reaction_time import explained_share
-from ..evaluate.statistics import correlation, correlation_over_people, permutation_p
-from .battery import BatteryPredictor, FitBattery, Models, shuffled_folds, splits
+from .battery import BatteryPredictor, FitBattery, Models, shuffled_folds
 from .linear import cpm, group_mean, krr_each, ridge_each
 from .reading import as_matrices, bad_data, fisher_z, read_array, read_table
-from .result import Measure, Row, as_dict, rows_of
+from .result import Row, as_dict, rows_of
+from .scalar import MEAN, cross_validated, fit_predict, measures, p_value, permuted
 
 Array = npt.NDArray[Any]
 
 STUDY = "pain-sites"
 N_FOLDS, N_SHUFFLES, N_PERMUTATIONS = 10, 5, 1000
 MOTION = "motion only"
-CODES = np.zeros((1, 1), np.float32)
-"""There is one condition, so its code says nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,12 +184,13 @@ def _fill(x: Array, mean: Array) -> Array:
 
 CLOSED_FORM: dict[str, FitBattery] = {"ridge": ridge_each, "KRR": krr_each, "CPM": cpm}
 SPARSE = "sparse partial correlation"
-FLOORS = ("training mean", *CLOSED_FORM, MOTION, SPARSE)
+FLOORS = (MEAN, *CLOSED_FORM, MOTION, SPARSE)
+PERMUTED = (*CLOSED_FORM, MOTION)
 
 
 def _entries(data: PainSites, models: Models) -> dict[str, tuple[FitBattery, Array]]:
     """Name -> fit function and the (S,F) features it is given."""
-    on_fc = {"training mean": group_mean, **CLOSED_FORM, SPARSE: sparse_partial, **models}
+    on_fc = {MEAN: group_mean, **CLOSED_FORM, SPARSE: sparse_partial, **models}
     entries = {name: (imputing(fit), data.fc_z) for name, fit in on_fc.items()}
     return entries | {MOTION: (ridge_each, data.mean_fd_mm[:, None])}
 
@@ -202,101 +199,39 @@ def _transfer(
     split: str, train: PainSites, test: PainSites, models: Models, seed: int, n_permutations: int
 ) -> list[Row]:
     y = train.sensitivity
-    rng = np.random.default_rng([seed, 0x9E])
-    null = _columns([rng.permutation(y) for _ in range(n_permutations)])
+    null = permuted(y, train.site, n_permutations, seed)
     predicted, p = {}, {}
     test_x = _entries(test, models)
     for name, (fit, x) in _entries(train, models).items():
-        at_test = partial(_fit_predict, fit, x, test_x[name][1], seed=seed)
-        predicted[name] = at_test(_columns([y]))[:, 0]
-        if n_permutations and (name in CLOSED_FORM or name == MOTION):
-            observed = np.broadcast_to(test.sensitivity[:, None], (len(test.subjects), len(null.T)))
-            p[name] = _p_value(predicted[name], test.sensitivity, at_test(null), observed)
+        at_test = partial(fit_predict, fit, x, test_x[name][1], seed=seed)
+        predicted[name] = at_test(y[:, None])[:, 0]
+        if n_permutations and name in PERMUTED:
+            observed = np.broadcast_to(
+                test.sensitivity[:, None], (len(test.subjects), null.shape[1])
+            )
+            p[name] = p_value(predicted[name], test.sensitivity, at_test(null), observed)
     means = np.full(len(test.subjects), y.mean())
-    return _score(split, predicted, test.sensitivity, means, p, seed, "")
+    scored = measures(split, predicted, test.sensitivity, means, p=p, unit=", z")
+    return rows_of(STUDY, scored, FLOORS, seed)
 
 
 def _pooled(data: PainSites, models: Models, seed: int, n_permutations: int) -> list[Row]:
     folds = shuffled_folds(len(data.subjects), N_FOLDS, N_SHUFFLES, seed, data.site)
     y = data.sensitivity
-    rng = np.random.default_rng([seed, 0x9F])
-    null = _columns([_permuted_within(data.site, y, rng) for _ in range(n_permutations)])
+    null = permuted(y, data.site, n_permutations, seed)
     predicted, p = {}, {}
     for name, (fit, x) in _entries(data, models).items():
-        out = partial(_cross_validated, fit, x, site=data.site, folds=folds, seed=seed)
-        of_true, true = out(_columns([y]))
+        out = partial(cross_validated, fit, x, groups=data.site, folds=folds, seed=seed)
+        of_true, true = out(y[:, None])
         predicted[name], observed = of_true[:, 0], true[:, 0]
-        if n_permutations and (name in CLOSED_FORM or name == MOTION):
-            p[name] = _p_value(predicted[name], observed, *out(null))
+        if n_permutations and name in PERMUTED:
+            p[name] = p_value(predicted[name], observed, *out(null))
     note = f"deviation from the site's training mean; mean over {N_SHUFFLES} shuffles of the folds"
     zeros = np.zeros(len(y))
-    return _score("both sites, 10 folds", predicted, observed, zeros, p, seed, note)
-
-
-def _cross_validated(
-    fit: FitBattery, x: Array, y: Array, *, site: Array, folds: Array, seed: int
-) -> tuple[Array, Array]:
-    """(S,P) predicted and observed deviations of P columns of (S,P) ``y``; means over shuffles."""
-    predicted, observed = np.zeros(y.shape), np.zeros(y.shape)
-    for k, fold in enumerate(folds):
-        for j, (train, test) in enumerate(splits(fold)):
-            site_mean = np.empty(y.shape)
-            for name in np.unique(site):
-                site_mean[site == name] = y[train[site[train] == name]].mean(axis=0)
-            deviation = y - site_mean
-            fit_seed = seed + k * N_FOLDS + j
-            predicted[test] += _fit_predict(fit, x[train], x[test], deviation[train], seed=fit_seed)
-            observed[test] += deviation[test]
-    # The mean of deviations is zero but for rounding, which would correlate with something.
-    return np.round(predicted / len(folds), 9), observed / len(folds)
-
-
-def _fit_predict(fit: FitBattery, x: Array, x_new: Array, y: Array, *, seed: int) -> Array:
-    """(S',P): the model fitted on each of the P columns of (S,P) ``y``."""
-    codes = np.broadcast_to(CODES, (y.shape[1], 1))
-    return fit(x, codes, y[:, :, None], seed=seed).predict(x_new)[:, :, 0]
-
-
-def _score(
-    split: str,
-    predicted: Mapping[str, Array],
-    observed: Array,
-    means: Array,
-    p: Mapping[str, float],
-    seed: int,
-    note: str,
-) -> list[Row]:
-    pairs = {name: np.stack([v, observed], axis=1) for name, v in predicted.items()}
-    errors = {
-        name: np.stack([observed - v, observed - means], axis=1) for name, v in predicted.items()
-    }
-    distance = {name: np.abs(observed - v) for name, v in predicted.items()}
-    constant = {FLOORS[0]: "a constant has no correlation: counted as 0"}
-    measures = [
-        Measure(
-            split, "r over people", pairs, correlation_over_people, p=p, notes=constant, note=note
-        ),
-        Measure(split, "R2", errors, explained_share, note=note),
-        Measure(split, "mean absolute error, z", distance, higher_is_better=False, note=note),
-    ]
-    return rows_of(STUDY, measures, FLOORS, seed)
-
-
-def _p_value(predicted: Array, observed: Array, null: Array, null_observed: Array) -> float:
-    """One-sided p of the correlation over people, with (S,P) of the permutations."""
-    null_r = np.array([correlation(*pair) for pair in zip(null.T, null_observed.T, strict=True)])
-    return permutation_p(correlation(predicted, observed), null_r)
-
-
-def _permuted_within(groups: Array, y: Array, rng: np.random.Generator) -> Array:
-    permuted = y.copy()
-    for group in np.unique(groups):
-        permuted[groups == group] = rng.permutation(y[groups == group])
-    return permuted
-
-
-def _columns(rows: list[Array]) -> Array:
-    return np.array(rows).T
+    scored = measures(
+        "both sites, 10 folds", predicted, observed, zeros, p=p, note=note, unit=", z"
+    )
+    return rows_of(STUDY, scored, FLOORS, seed)
 
 
 def _flags(data: PainSites) -> list[str]:
