@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..cohort import Cohort
 from ..cohort_files import save_cohort
+from ..datasets import read_tables, read_tcp_release, read_tcp_trials
+from ..datasets.tcp import SERIES_FOLDER, BoldRegions
+from ..datasets.tcp_trials import DEFAULT_RUNS
 from ..errors import DTwinInputError
 from ..readers.tables import read_text_table
 from ..tables import write_tsv
@@ -94,10 +98,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read_tcp(args: argparse.Namespace) -> Cohort:
-    from ..datasets import read_tcp_release, read_tcp_trials
-    from ..datasets.tcp import SERIES_FOLDER
-    from ..datasets.tcp_trials import DEFAULT_RUNS
-
     tasks = tuple(dict.fromkeys(args.task or DEFAULT_RUNS))
     if any((args.folder / name).is_file() for name in ("trials.csv.gz", "trials.csv")):
         if args.regions or args.bold or args.phenotype:
@@ -129,8 +129,6 @@ def _read_tcp(args: argparse.Namespace) -> Cohort:
 
 
 def _read_tables(args: argparse.Namespace) -> Cohort:
-    from ..datasets import read_tables
-
     return read_tables(
         args.trials,
         participants=args.participants,
@@ -141,9 +139,11 @@ def _read_tables(args: argparse.Namespace) -> Cohort:
     )
 
 
-def _bold_regions(source: str | None) -> Any:
-    if source is None or source == "all":
-        return source
+def _bold_regions(source: str | None) -> BoldRegions:
+    if source is None:
+        return None
+    if source == "all":
+        return "all"
     path = Path(source)
     titles, rows = read_text_table(path)
     if sorted(titles) != ["name", "region"]:
@@ -155,9 +155,10 @@ def _bold_regions(source: str | None) -> Any:
             got=", ".join(titles)[:200],
             fix="Write a row for each region: the BOLD region's name, and the region",
         )
-    parts: dict[str, list[str]] = {}
+    parts: dict[str, Sequence[str]] = {}
     for row in rows:
-        parts.setdefault(row[titles.index("name")], []).append(row[titles.index("region")])
+        name, region = row[titles.index("name")], row[titles.index("region")]
+        parts[name] = (*parts.get(name, ()), region)
     return parts
 
 

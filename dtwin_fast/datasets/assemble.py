@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def assemble(
     notes: Notes,
     tr_s: float,
     participants: Mapping[str, npt.NDArray[Any]],
-    bold: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    bold: Mapping[str, npt.NDArray[np.float32]] = MappingProxyType({}),
     bold_regions: tuple[str, ...] = (),
 ) -> Cohort:
     """The cohort of the people who have a measured trial and, if anybody has, a connectome.
@@ -73,7 +74,7 @@ def assemble(
         runs: of the S people.
         connectomes: of some of them; None when nobody has one.
         participants: columns (S,).
-        bold: run -> (S,V,regions) float32.
+        bold: run -> (S,V,regions) float32; a run of which nobody has BOLD has none.
 
     Raises:
         DTwinInputError: nobody is left: the first person's error.
@@ -106,7 +107,7 @@ def assemble(
     return Cohort(
         replace(own, flags=flags, rejected=rejected),
         {
-            name: replace(run.data, bold=None if bold is None else bold[name]).select(kept)
+            name: replace(run.data, bold=_measured(bold.get(name))).select(kept)
             for name, run in runs.items()
         },
         bold_regions,
@@ -126,6 +127,10 @@ def check_runs(names: Sequence[str], known: Sequence[str]) -> None:
             got=", ".join(names) or "none",
             fix=f"Name runs of {', '.join(TASKS)}",
         )
+
+
+def _measured(bold: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32] | None:
+    return None if bold is None or np.isnan(bold).all() else bold
 
 
 def _reason(code: str, what: str) -> DTwinInputError:

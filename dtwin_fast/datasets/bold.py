@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..connectome_checks import check_regions
 from ..errors import DTwinInputError
 from ..readers.timeseries import CONSTANT
 
@@ -19,8 +18,8 @@ def averages(wanted: Mapping[str, Sequence[str]] | None, regions: Sequence[str] 
     """Where the regions to be averaged are; None wants every region under its own name.
 
     Raises:
-        DTwinInputError: no names of regions (``regions_unnamed``), a region that is not there
-            (``regions_missing``), names of BOLD regions that cannot be used.
+        DTwinInputError: no names of regions (``regions_unnamed``), nothing to be averaged, or a
+            region that is not there (``regions_missing``).
     """
     if regions is None:
         raise DTwinInputError(
@@ -32,8 +31,7 @@ def averages(wanted: Mapping[str, Sequence[str]] | None, regions: Sequence[str] 
     place = {name: column for column, name in enumerate(regions)}
     if wanted is None:
         return {name: (column,) for name, column in place.items()}
-    check_regions(list(wanted), field="bold_regions")
-    for name, parts in wanted.items():
+    for name, parts in (wanted or {"": ()}).items():
         absent = [part for part in parts if part not in place]
         if absent or not parts or isinstance(parts, str):
             raise DTwinInputError(

@@ -28,12 +28,12 @@ from ..readers.request import subject_of
 from ..readers.tables import REGION_COLUMNS, read_names
 from ..readers.tcp_hdf5 import N_REGIONS, read_tcp_series
 from ..readers.timeseries import connectome_of_series
-from . import runs as run_tables
 from .assemble import Notes, assemble, check_runs
 from .bold import Averages, averages, run_bold
 from .columns import read_table, require, table_error
 from .participants import read_mean_fd, read_participants, read_phenotype
 from .runs import Run, Trials, run_of
+from .runs import stack as stack_trials
 from .tcp_trials import DEFAULT_RUNS, PARTICIPANT_TITLES, RUNS, TR_S, note_others, people, tcp_run
 
 SERIES_FOLDER = "fMRI_timeseries_clean_denoised_GSR_parcellated"
@@ -105,7 +105,7 @@ def read_tcp_release(
     note_others(folder / "participants.tsv", subjects, notes)
     if (folder / MOTION_FILE).is_file():
         participants["mean_fd_mm"] = read_mean_fd(folder / MOTION_FILE, subjects)
-    bold = None
+    bold = {}
     if of is not None:
         n_rows = len(names or ())
         bold = {n: _read_bold(folder, n, runs[n], subjects, of, n_rows, notes) for n in tasks}
@@ -153,7 +153,7 @@ def _read_events(
                 got="; ".join(map(str, list(unreadable.values())[:1])) or "none",
                 fix="Name the folder of the release, or other tasks",
             )
-        trials[name] = run_tables.stack(parts)
+        trials[name] = stack_trials(parts)
     return trials, unreadable
 
 
