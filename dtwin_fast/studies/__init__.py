@@ -25,5 +25,6 @@ STUDIES = {
     "pain-sites": _study("pain_sites"),
     "pain-bold": _study("pain_bold"),
     "dmcc-stroop": _study("dmcc_stroop"),
+    "tcp-behaviour": _study("tcp_behaviour"),
 }
 """Name -> ``run(folder, *, models=None, seed=0)``, which returns :func:`result.as_dict`'s dict."""

@@ -1,0 +1,92 @@
+"""Choices and reaction times of the Transdiagnostic Connectome Project, without brain data.
+
+The people's connectomes are not public in this form, so models know them by their demographics
+alone. The protocol is that of ``dtwin evaluate``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..datasets import read_tcp_trials
+from ..evaluate.baselines import BASELINES
+from ..evaluate.protocol import Factory, evaluate
+from ..evaluate.splits import SPLITS
+from ..evaluate.table import Row as Scored
+from .result import Row, as_dict
+
+STUDY = "tcp-behaviour"
+FLOORS = ("always correct", "group", "item mean", "person mean", "person + item", "demographics")
+REFERENCE = "demographics"
+"""What is shown beside the other floors when there is no model."""
+
+
+def run(
+    folder: Path,
+    *,
+    models: Mapping[str, Factory] | None = None,
+    seed: int = 0,
+    splits: tuple[str, ...] = ("A", "B"),
+    n_folds: int = 10,
+) -> dict[str, Any]:
+    """Evaluate the models beside the floors, within people (A) and on people held out (B).
+
+    Args:
+        folder: ``trials.csv.gz`` and ``participants.tsv``.
+        models: name -> factory of a ``Predictor``, beside the floors.
+        seed: of folds, models and bootstrap.
+        splits: keys of ``evaluate.splits.SPLITS``.
+        n_folds: of split B.
+    """
+    cohort = read_tcp_trials(folder)
+    floors = {name: BASELINES[name] for name in FLOORS}
+    rows: list[Row] = []
+    flags: list[str] = []
+    for name in models or {REFERENCE: floors[REFERENCE]}:
+        report = evaluate(
+            cohort,
+            {**floors, **(models or {})},
+            model=name,
+            floors=FLOORS,
+            splits=splits,
+            n_folds=n_folds,
+            n_swaps=0,
+            seed=seed,
+        )
+        rows += [_row(scored, name) for scored in report.rows]
+        flags += report.flags
+    of_people = Counter(flag for person in cohort.connectomes.flags for flag in person)
+    flags += [f"{flag}: {n} people" for flag, n in sorted(of_people.items())]
+    if n_rejected := len(cohort.connectomes.rejected):
+        flags.append(f"left out: {n_rejected} people without a first run")
+    return as_dict(
+        STUDY,
+        rows,
+        people=len(cohort),
+        flags=list(dict.fromkeys(flags)),
+        settings={"folds": n_folds, "seed": seed},
+    )
+
+
+def _row(scored: Scored, model: str) -> Row:
+    floors = [f"{name} {score:.3f}" for name, score in scored.baselines.items() if name in FLOORS]
+    return Row(
+        study=STUDY,
+        split=f"{SPLITS[scored.split]}: {scored.task}",
+        metric=f"{scored.metric}, {scored.unit}" if scored.unit != "r" else scored.metric,
+        model=model,
+        score=scored.model,
+        low=scored.low,
+        high=scored.high,
+        n=scored.n_people,
+        floor_name=scored.floor_name,
+        floor=scored.floor,
+        gain=scored.diff,
+        gain_low=scored.diff_low,
+        gain_high=scored.diff_high,
+        ceiling=scored.ceiling,
+        note="; ".join(filter(None, (scored.note, f"all floors: {', '.join(floors)}"))),
+    )
