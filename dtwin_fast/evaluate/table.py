@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ class Row:
     def verdict(self) -> str:
         """A mark and words: where the interval of the difference to the floor lies."""
         if math.isnan(self.diff_low) or math.isnan(self.diff_high):
-            return "? not comparable"
+            return "? no verdict"
         if self.beats_floor:
             return "+ beats floor"
         return "- below floor" if self.diff_high < 0 else "= no better than floor"
@@ -78,6 +78,7 @@ def to_rich(rows: Sequence[Row]) -> RenderableType:
         MissingExtraError: rich is not installed.
     """
     try:
+        from rich import box
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
@@ -85,13 +86,21 @@ def to_rich(rows: Sequence[Row]) -> RenderableType:
         raise MissingExtraError("rich", "evaluate", "The result table") from error
     parts: list[RenderableType] = []
     for (split, task), own in _sections(rows):
-        table = Table(title=f"{split}: {task}", title_justify="left", title_style="bold")
+        title = Text(f"{split}: {task}", style="bold")
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        table.show_edge, table.pad_edge, table.padding = False, False, (0, 1, 0, 0)
         for name in _COLUMNS:
-            table.add_column(name, justify="right" if name in _NUMBERS else "left")
+            # In a narrow terminal words may be broken, numbers not.
+            table.add_column(
+                Text(name),
+                justify="right" if name in _NUMBERS else "left",
+                no_wrap=name in _NUMBERS and "[" not in name,
+                overflow="fold",
+            )
         for row in own:
             style = "" if row.beats_floor else "yellow"
             table.add_row(*(Text(text, style=style) for text in _printed(row)))
-        parts.append(table)
+        parts += [table, Text()]
     parts += [Text(line) for line in _below(rows)]
     return Group(*parts)
 
@@ -116,17 +125,15 @@ def to_dict(rows: Sequence[Row]) -> dict[str, Any]:
 def write_table(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows as a tab-separated table, a column for every baseline."""
     names = list(dict.fromkeys(name for row in rows for name in row.baselines))
-    header: list[str] = []
-    cells: list[list[Cell]] = []
-    for row in rows:
-        values = asdict(row)
-        scores = values.pop("baselines")
-        values |= {"beats_floor": row.beats_floor, "verdict": row.verdict}
-        values |= {f"baseline:{name}": scores.get(name, math.nan) for name in names}
-        values["statement"] = STATEMENT
-        header = list(values)
-        cells.append(list(values.values()))
-    write_tsv(path, header, cells)
+    own = [part.name for part in fields(Row) if part.name != "baselines"]
+    own += ["beats_floor", "verdict"]
+    cells: list[list[Cell]] = [
+        [getattr(row, name) for name in own]
+        + [row.baselines.get(name, math.nan) for name in names]
+        + [STATEMENT]
+        for row in rows
+    ]
+    write_tsv(path, [*own, *(f"baseline:{name}" for name in names), "statement"], cells)
 
 
 _COLUMNS = (
@@ -138,9 +145,9 @@ _COLUMNS = (
     "ceiling",
     "null p",
     "paper",
-    "people",
+    "n",
 )
-_NUMBERS = {"model [95 %]", "floor", "ceiling", "null p", "paper", "people"}
+_NUMBERS = {"model [95 %]", "floor", "ceiling", "null p", "paper", "n"}
 
 
 def _sections(rows: Sequence[Row]) -> Iterator[tuple[tuple[str, str], list[Row]]]:
