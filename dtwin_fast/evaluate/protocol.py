@@ -131,6 +131,8 @@ def evaluate(
         name: make_split(name, people, n_folds=n_folds, n_repeats=n_repeats, seed=seed)
         for name in dict.fromkeys(splits)
     }
+    if people.connectomes.n_edges == 0:
+        n_swaps = 0
     compared = [name for name in predictors if name != null]
     ticks = _Ticks(progress, _n_trainings(made, len(compared), n_nulls if null else 0))
     report = Report(

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cohort import Cohort
+from ..tasks.schedule import Schedule
 from .contrasts import contrast_effects
 from .metrics_table import METRICS
 from .observe import observe
@@ -33,11 +34,13 @@ class RunResult:
 
     Attributes:
         subjects: S names.
+        schedule: the run's trials.
         predicted, observed: of them; ``observed.reference`` is empty, as it differs by fold.
         rows: metric -> (S,m) summaries.
     """
 
     subjects: tuple[str, ...]
+    schedule: Schedule
     predicted: Predicted
     observed: Observed
     rows: dict[str, Array]
@@ -162,6 +165,7 @@ class Runner:
         people = np.concatenate([fold.people for fold in folds])
         return RunResult(
             tuple(s for fold in folds for s in fold.test.connectomes.subjects),
+            folds[0].test.tasks[run].schedule,
             _joined([predictions[run] for predictions in kept]),
             self._observed_of(run),
             {name: scores[run, m.summarise][0, people] for name, m in METRICS.items()},

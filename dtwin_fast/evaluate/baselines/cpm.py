@@ -47,8 +47,11 @@ class ConnectomeModel:
                 self._mean[some], self._slope[:, some] = _fit(own, rows[np.ix_(people, some)])
 
     def predict(self, people: Cohort) -> Array:
-        """(S,P)."""
-        return np.asarray(self._mean + self._read(people) @ self._slope)
+        """(S,P); NaN without connectomes."""
+        edges = self._read(people)
+        if edges.shape[1] == 0:
+            return np.full((len(people), len(self._mean)), np.nan)
+        return np.asarray(self._mean + edges @ self._slope)
 
 
 def _fit(edges: Array, y: Array) -> tuple[Array, Array]:

@@ -47,7 +47,7 @@ def pearson_edges(train: Cohort) -> Reader:
 
     def read(people: Cohort) -> Array:
         z = complete(people)
-        z = z - z.mean(axis=1, keepdims=True)
+        z = z - z.sum(axis=1, keepdims=True) / max(z.shape[1], 1)
         length = np.linalg.norm(z, axis=1, keepdims=True)
         return np.asarray(z / np.where(length > 0, length, 1))
 
@@ -66,11 +66,11 @@ def principal_components(train: Cohort) -> Reader:
     mean = edges.mean(axis=0)
     centred = edges - mean
     variance, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
+    largest = variance.max()
     first = np.argsort(variance)[::-1][: min(N_COMPONENTS, len(train) - 1)]
-    first = first[variance[first] > np.finfo(np.float32).eps * variance.max()]
+    first = first[variance[first] > np.finfo(np.float32).eps * largest]
     # Unit components are centred' u / sqrt(variance).
-    components = centred.T @ (vectors[:, first] / np.sqrt(variance[first]))
-    components /= np.sqrt(variance.max() / len(train)) if len(first) else 1.0
+    components = centred.T @ (vectors[:, first] / np.sqrt(variance[first] * largest / len(train)))
     return lambda people: (complete(people) - mean) @ components
 
 
