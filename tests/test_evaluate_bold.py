@@ -299,6 +299,18 @@ def test_a_predictor_or_a_cohort_without_bold_has_no_score(name):
     assert "nobody" in difference_interval(known, other, combine, n=20).note
 
 
+def test_without_a_training_groups_map_there_are_no_own_maps():
+    predicted, observed = draw(18)
+    alone = observe(observed.contrasts)
+    without = {name for name in BOLD if np.isnan(score(name, predicted, alone))}
+    courses = {name for name in BOLD if "time-course" in name}
+    assert without - courses == {
+        "BOLD individual r gain",
+        "BOLD mean-removed r",
+        *IDENTIFICATION,
+    }
+
+
 @pytest.mark.parametrize("name", BOLD[:-2])
 def test_intervals_over_people_hold_the_score(name):
     predicted, observed = draw(12, n_people=25, noise=4.0)

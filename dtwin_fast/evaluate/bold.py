@@ -156,10 +156,8 @@ def _halves(rows: Array) -> tuple[Array, Array]:
 
 
 def _mean_map(observed: Observed, n_places: int) -> Array:
-    if observed.contrasts is None:
-        return np.full(n_places, np.nan)
-    mean: Array = np.asarray(observed.reference["contrasts_mean"], np.float64).ravel()
-    return mean
+    mean = observed.reference.get("contrasts_mean")
+    return np.full(n_places, np.nan) if mean is None else mean.ravel().astype(np.float64)
 
 
 def _less_mean(contrasts: Array, observed: Observed) -> Array:

@@ -102,11 +102,12 @@ def draw_curves(
     for i, (name, (at, values)) in enumerate(curves.items()):
         colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
         axes.plot(at, values, label=name, color=colour, marker=marker, markersize=4)
-    every_x = np.concatenate([np.asarray(at, np.float64) for at, _ in curves.values()])
-    if every_x.min() > 0 and every_x.max() > 20 * every_x.min():
-        axes.set_xscale("log")
+    if curves:
+        every_x = np.concatenate([at for at, _ in curves.values()])
+        if every_x.min() > 0 and every_x.max() > 20 * every_x.min():
+            axes.set_xscale("log")
+        axes.legend(frameon=False)
     axes.set(xlabel=x, ylabel=y)
-    axes.legend(frameon=False)
     _write(figure, path)
 
 
