@@ -163,6 +163,12 @@ BAD: dict[str, tuple[str, Damage]] = {
     ),
     "windows overlap": ("trial_window", lambda t: t.assign(window=2.6)),
     "onsets go back": ("trial_window", lambda t: t.assign(onset=100 - t["onset"], window=0.1)),
+    "two people at other times": (
+        "trial_order",
+        lambda t: t[t["subject"] < "03"].assign(
+            onset=lambda u: u["onset"] + 5 * u["subject"].eq("02")
+        ),
+    ),
     "an unknown colour": ("stimulus", lambda t: t.assign(ink="pink")),
     "no side is right": ("stimulus", lambda t: t.assign(top="c.jpg")),
     "both sides are right": ("stimulus", lambda t: t.assign(left="a.jpg", right="a.jpg")),
@@ -200,6 +206,13 @@ def test_the_most_common_order_counts_not_the_longest(trials: pd.DataFrame, tmp_
     assert cohort.connectomes.flags[2] == ("other_trials:stroop",)
     assert cohort.connectomes.flags[1] == ("trials_missing:stroop:9",)
     assert stroop.measured.sum(axis=1).tolist() == [N_TRIALS, N_TRIALS - 9, 0, N_TRIALS, N_TRIALS]
+
+
+def test_a_response_is_counted_as_one_problem(trials: pd.DataFrame, tmp_path: Path) -> None:
+    is_stroop = trials["task"] == "stroop"
+    trials.loc[is_stroop, ["window", "rt", "choice"]] = [0.1, 0.12, "red"]
+    cohort = read_tables(written(trials, tmp_path))
+    assert cohort.connectomes.flags == ((f"early_responses:stroop:{N_TRIALS}",),) * N_PEOPLE
 
 
 def test_more_pictures_than_corners(rng: np.random.Generator, tmp_path: Path) -> None:

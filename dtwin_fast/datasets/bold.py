@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,8 +62,7 @@ def run_bold(
     n_measured = len(series)
     series = series[:n_volumes]
     columns = sorted({column for parts in of.values() for column in parts})
-    level = np.abs(series).max(axis=0)
-    is_dead = ~(np.ptp(series, axis=0) > CONSTANT * level) | ~np.isfinite(level)
+    is_dead = ~has_signal(series)
     bold = np.full((n_volumes, len(of)), np.nan, np.float32)
     for index, parts in enumerate(of.values()):
         alive = [column for column in parts if not is_dead[column]]
@@ -75,3 +75,11 @@ def run_bold(
     if n_dead := int(is_dead[columns].sum()):
         flags.append(f"dead_regions:{n_dead}")
     return bold, tuple(flags)
+
+
+def has_signal(series: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """(R,) bool whether a column of (T,R) varies and all its values are numbers of float32."""
+    level = np.abs(series).max(axis=0)
+    is_sound: npt.NDArray[np.bool_] = level < np.finfo(np.float32).max
+    is_sound[is_sound] = np.ptp(series[:, is_sound], axis=0) > CONSTANT * level[is_sound]
+    return is_sound

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..errors import MissingExtraError
 from ..files import as_path
 from ..readers.request import subject_of
-from ..readers.timeseries import CONSTANT
+from .bold import has_signal
 from .columns import Float64, Table, numbers, read_table, require, table_error
 from .runs import Run, Trials, run_of
 
@@ -117,8 +117,7 @@ def clean_series(
         from nilearn.signal import clean
     except ImportError as error:
         raise MissingExtraError("nilearn", "neuro", "cleaning series") from error
-    level = np.abs(series[kept]).max(axis=0)
-    alive = (np.ptp(series[kept], axis=0) > CONSTANT * level) & np.isfinite(level)
+    alive = has_signal(series[kept])
     cleaned = np.full(series.shape, np.nan, np.float32)
     if alive.any():
         cleaned[np.ix_(kept, alive)] = clean(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cohort import NO_RESPONSE, NOT_MEASURED, WRONG_BUTTON, TaskData
+from ..errors import DTwinInputError
 from ..tasks import TASKS
 from ..tasks.schedule import Schedule
 from .columns import MISSING, Float64, Table, Text, numbers, require, table_error
@@ -146,8 +147,8 @@ class Run:
 def run_of(trials: Trials, name: str, subjects: Sequence[str], run_s: float | None = None) -> Run:
     """One run of S people; the schedule is the one most of them share.
 
-    Onsets and durations are medians over people and windows the longest. Trials nobody has
-    recorded of a person are not measured, and so is a run with other trials.
+    Onsets and durations are medians over people, windows the longest. Trials that are not there
+    of a person are not measured, and so is a whole run with other trials.
 
     Args:
         trials: rows of other people are left alone.
@@ -181,6 +182,8 @@ def run_of(trials: Trials, name: str, subjects: Sequence[str], run_s: float | No
     same_onsets = ~(same_trials & (apart_s > MAX_ONSET_DIFFERENCE_S).any(axis=1))
     is_as_scheduled: npt.NDArray[np.bool_] = same_trials & same_onsets
     fits = was_done & is_as_scheduled
+    if not fits.any():
+        raise _no_shared_order(name, "trials at other times")
 
     n_trials = int((order >= 0).sum())
     schedule = _schedule(
@@ -214,12 +217,18 @@ def _shared_order(shown: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     n_trials = int((order >= 0).sum())
     n_same = int(((shown == order) | (shown < 0)).all(axis=1).sum())
     if (order[:n_trials] < 0).any() or 2 * n_same <= len(shown):
-        raise table_error(
-            name, "trial_order", "people did other trials, or in another order",
-            "one order of trials 1, 2, ..., shared by more than half of the people",
-            f"{n_same} of {len(shown)} people",
-        )  # fmt: skip
+        raise _no_shared_order(name, f"{n_same} of {len(shown)} people")
     return order
+
+
+def _no_shared_order(name: str, got: str) -> DTwinInputError:
+    return table_error(
+        name,
+        "trial_order",
+        "people did other trials, or in another order",
+        "trials 1, 2, ... in one order, at the same times, for more than half of the people",
+        got,
+    )
 
 
 def _schedule(
@@ -276,8 +285,8 @@ def _code(
     problems = {"contradictory": (claims_press & ~has_time) | (has_time & ~has_press)}
     sound = has_time & ~problems["contradictory"]
     problems["early_responses"] = sound & (trials.rt_s < MIN_RT_S)
-    late = trials.rt_s > schedule.window_s[trials.trial] + WINDOW_TOLERANCE_S
-    problems["late_responses"] = sound & late
+    is_late = trials.rt_s > schedule.window_s[trials.trial] + WINDOW_TOLERANCE_S
+    problems["late_responses"] = sound & is_late & ~problems["early_responses"]
 
     choice[~has_time] = NO_RESPONSE
     choice[~is_scored | np.any(list(problems.values()), axis=0)] = NOT_MEASURED
