@@ -24,6 +24,7 @@ from .statistics import (
     N_RESAMPLES,
     bootstrap_interval,
     difference_interval,
+    mean_over_people,
     n_scored,
     permutation_p,
 )
@@ -251,8 +252,9 @@ class _Table:
 
     def _row(self, run: str, metric: Metric, ceilings: Mapping[str, float]) -> Row:
         key = (run, metric.summarise)
-        summaries = {name: _flat(scores[key]) for name, scores in self._others.items()}
-        model, combine = _flat(self._model[key]), _over_repeats(metric, self._model[key])
+        summaries = {name: _flat(scores[key], metric) for name, scores in self._others.items()}
+        model = _flat(self._model[key], metric)
+        combine = _over_repeats(metric, len(self._model[key]))
         interval = bootstrap_interval(model, combine, **self._draw)
         others = {name: _score(rows, combine) for name, rows in summaries.items()}
         null_mean, null_p = self._null(run, metric)
@@ -304,15 +306,19 @@ class _Table:
         return float(np.nanmean(null)), p
 
 
-def _flat(rows: Array) -> Array:
-    """(repeats,S,m) -> (S,repeats*m), the form in which people are drawn."""
+def _flat(rows: Array, metric: Metric) -> Array:
+    """(repeats,S,m) -> (S,repeats*m), the form in which people are drawn.
+
+    A metric that is a mean over people needs only everyone's mean over repeats, (S,1).
+    """
+    if metric.combine is mean_over_people:
+        return np.asarray(rows[:, :, :1].mean(axis=0))
     return rows.transpose(1, 0, 2).reshape(rows.shape[1], -1)
 
 
-def _over_repeats(metric: Metric, rows: Array) -> Callable[[Array], float]:
+def _over_repeats(metric: Metric, n_repeats: int) -> Callable[[Array], float]:
     """The mean of the metric over the repeats of flat rows."""
-    n_repeats = len(rows)
-    if n_repeats == 1:
+    if n_repeats == 1 or metric.combine is mean_over_people:
         return metric.combine
 
     def combine(flat: Array) -> float:
