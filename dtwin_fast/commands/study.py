@@ -11,6 +11,7 @@ from ..errors import MissingExtraError
 from ..files import write_atomic
 from ..prediction_files import write_json
 from ..studies import STUDIES
+from ..studies.result import as_markdown
 from .options import add_seed, output_folder
 
 TABLES, ROWS = "results.md", "results.json"
@@ -31,8 +32,6 @@ def run(args: argparse.Namespace) -> int:
         raise MissingExtraError("nilearn", "neuro", "dtwin study")
     with output_folder(args.out):
         result = STUDIES[args.name](args.folder, seed=args.seed)
-        from ..studies.result import as_markdown
-
         tables = as_markdown(result)
         write_atomic(args.out / TABLES, tables)
         write_json(args.out / ROWS, result)

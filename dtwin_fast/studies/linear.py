@@ -31,17 +31,22 @@ class Constant:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """``mean`` (M,O) plus the features, transformed and centred, times ``weights`` (F',M,O)."""
+    """``mean`` (M,O) plus the features, transformed and centred, times F'-by-(M x O) weights.
+
+    The weights are ``left`` (F',K) times ``right`` (K,M*O): for ridge, K training people, as the
+    product itself may have billions of numbers.
+    """
 
     mean: Array
     centre: Array
-    weights: Array
+    left: Array
+    right: Array
     transform: Callable[[Array], Array]
 
     def predict(self, x: Array) -> Array:
         """(S,F) -> (S,M,O)."""
-        deviation = np.tensordot(self.transform(x) - self.centre, self.weights, 1)
-        predicted: Array = self.mean + deviation
+        deviation = (self.transform(x) - self.centre) @ self.left @ self.right
+        predicted: Array = self.mean + deviation.reshape(len(x), *self.mean.shape)
         return predicted
 
 
@@ -89,7 +94,7 @@ def cpm(x: Array, codes: Array, targets: Array, *, seed: int) -> Linear:
     strength = x_c @ chosen
     power = (strength**2).sum(axis=0)
     slope = np.divide((strength * y).sum(axis=0), power, out=np.zeros(len(power)), where=power > 0)
-    return Linear(mean, centre, (chosen * slope).reshape(-1, *mean.shape), _as_float64)
+    return Linear(mean, centre, chosen, np.diag(slope), _as_float64)
 
 
 def unit_rows(x: Array) -> Array:
@@ -127,7 +132,7 @@ def _fit_ridge(
         errors[:] = errors.sum(axis=1, keepdims=True)
     penalty = penalties[errors.argmin(axis=0)]
     dual = vectors @ (y_in_basis / (values[:, None] + penalty))
-    return Linear(mean, centre, (features.T @ dual).reshape(-1, *mean.shape), transform)
+    return Linear(mean, centre, features.T, dual, transform)
 
 
 def _centred(targets: Array) -> tuple[Array, Array]:

@@ -108,13 +108,13 @@ def run(
 def sparse_partial(x: Array, codes: Array, targets: Array, *, seed: int) -> BatteryPredictor:
     """The published kind of model: partial correlations, a few best edges, an elastic net.
 
-    Partial correlations of all nodes, shrunk by :func:`oas_shrinkage`; 15 to 30 edges and the
+    Partial correlations of all nodes, shrunk by :func:`oas_shrinkage`; 15 or 30 edges and the
     penalty by five-fold cross-validation.
     """
     pipeline = make_pipeline(
         StandardScaler(), SelectKBest(f_regression), ElasticNet(max_iter=100_000)
     )
-    grid = {"selectkbest__k": [15, 20, 25, 30], "elasticnet__alpha": [0.01, 0.03, 0.1, 0.3, 1.0]}
+    grid = {"selectkbest__k": [15, 30], "elasticnet__alpha": [0.03, 0.1, 0.3, 1.0]}
     search = GridSearchCV(pipeline, grid, cv=5, scoring="neg_mean_squared_error")
     search.fit(partial_correlations(x), targets[:, 0, 0])
     return _Regressor(search)
@@ -149,13 +149,11 @@ def partial_correlations(fc_z: Array, n_volumes: int = 200) -> Array:
 
 
 def oas_shrinkage(r: Array, n_samples: int) -> Array:
-    """(S,R,R) correlations -> (S,) weight of the identity (Chen et al. 2010, equation 23)."""
-    n = r.shape[1]
-    power, trace = (r**2).sum(axis=(1, 2)), np.trace(r, axis1=1, axis2=2)
-    numerator = (1 - 2 / n) * power + trace**2
-    denominator = (n_samples + 1 - 2 / n) * (power - trace**2 / n)
+    """(S,R,R) correlations -> (S,) weight of the identity (Chen et al. 2010), as scikit-learn's."""
+    power = (r**2).mean(axis=(1, 2))
     # Of uncorrelated regions the identity is all there is to estimate.
-    return np.where(numerator < denominator, numerator / np.maximum(denominator, 1e-300), 1.0)
+    spread = np.maximum((n_samples + 1) * (power - 1 / r.shape[1]), 1e-300)
+    return np.asarray(np.minimum(1.0, (power + 1) / spread))
 
 
 def imputing(fit: FitBattery) -> FitBattery:
@@ -229,7 +227,7 @@ def _pooled(data: PainSites, models: Models, seed: int, n_permutations: int) -> 
     note = f"deviation from the site's training mean; mean over {N_SHUFFLES} shuffles of the folds"
     zeros = np.zeros(len(y))
     scored = measures(
-        "both sites, 10 folds", predicted, observed, zeros, p=p, note=note, unit=", z"
+        f"both sites, {N_FOLDS} folds", predicted, observed, zeros, p=p, note=note, unit=", z"
     )
     return rows_of(STUDY, scored, FLOORS, seed)
 

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..evaluate.statistics import (
+    N_RESAMPLES,
     Combine,
+    Interval,
     bootstrap_interval,
     complete,
     difference_interval,
@@ -103,8 +105,8 @@ def _compared_with(name: str, floors: Sequence[str]) -> Sequence[str]:
 
 def _row(study: str, measure: Measure, name: str, against: str, seed: int) -> Row:
     values = _rows(measure.values[name])
-    found = bootstrap_interval(values, measure.combine, seed=seed)
-    notes = [measure.notes.get(name, ""), measure.note]
+    found = bootstrap_interval(values, measure.combine, n=N_RESAMPLES, seed=seed)
+    notes = [measure.notes.get(name, ""), measure.note, _note(found)]
     row = Row(
         study=study,
         split=measure.split,
@@ -122,7 +124,12 @@ def _row(study: str, measure: Measure, name: str, against: str, seed: int) -> Ro
         return row
     floor = _rows(measure.values[against])
     gain = difference_interval(
-        values, floor, measure.combine, higher_is_better=measure.higher_is_better, seed=seed
+        values,
+        floor,
+        measure.combine,
+        higher_is_better=measure.higher_is_better,
+        n=N_RESAMPLES,
+        seed=seed,
     )
     return replace(
         row,
@@ -131,7 +138,13 @@ def _row(study: str, measure: Measure, name: str, against: str, seed: int) -> Ro
         gain=gain.value,
         gain_low=gain.low,
         gain_high=gain.high,
+        note="; ".join(dict.fromkeys(filter(None, (row.note, _note(gain))))),
     )
+
+
+def _note(interval: Interval) -> str:
+    """What was not as usual; that a constant has no spread is as usual."""
+    return interval.note if interval.low != interval.high else ""
 
 
 def _rows(values: Array) -> Array:

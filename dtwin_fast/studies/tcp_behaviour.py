@@ -7,13 +7,16 @@ alone. The protocol is that of ``dtwin evaluate``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..datasets import read_tcp_trials
 from ..evaluate.baselines import BASELINES
-from ..evaluate.protocol import Factory, evaluate
+from ..evaluate.predictor import Predictor
+from ..evaluate.protocol import evaluate
 from ..evaluate.splits import SPLITS
 from ..evaluate.table import Row as Scored
 from .result import Row, as_dict
@@ -27,7 +30,7 @@ REFERENCE = "demographics"
 def run(
     folder: Path,
     *,
-    models: Mapping[str, Factory] | None = None,
+    models: Mapping[str, Callable[[], Predictor]] | None = None,
     seed: int = 0,
     splits: tuple[str, ...] = ("A", "B"),
     n_folds: int = 10,
@@ -72,7 +75,11 @@ def run(
 
 
 def _row(scored: Scored, model: str) -> Row:
-    floors = [f"{name} {score:.3f}" for name, score in scored.baselines.items() if name in FLOORS]
+    floors = [
+        f"{name} {score:.3f}"
+        for name, score in scored.baselines.items()
+        if name in FLOORS and np.isfinite(score)
+    ]
     return Row(
         study=STUDY,
         split=f"{SPLITS[scored.split]}: {scored.task}",
