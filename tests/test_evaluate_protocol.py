@@ -185,12 +185,28 @@ def test_people_of_all_folds_are_scored_together_and_repeats_averaged(cohort: Co
                 observed, _ = observe(fold.test, fold.train, "stroop")
                 predicted = predictor.predict(blank(fold.test))["stroop"]
                 rows.append(metric.summarise(predicted, observed))
+                if metric.unit == "r":
+                    group = BASELINES["group"]()
+                    group.fit(fold.train, 0)
+                    said = group.predict(blank(fold.test))["stroop"]
+                    rows[-1] -= metric.summarise(said, observed)[:, :1]
             scores.append(metric.combine(np.concatenate(rows)))
         assert scores[0] != scores[1]
         row = find(two, "B", "stroop", metric.name)
         assert row.model == pytest.approx(np.mean(scores), abs=ROUNDING)
         assert row.low <= row.model <= row.high
         assert row.n_people == 27
+
+
+def test_who_tells_nobody_apart_has_no_correlation_over_folds(cohort: Cohort) -> None:
+    """Group means of folds are anticorrelated with the people left out."""
+    result = evaluate(
+        cohort, {"group": BASELINES["group"], "krr": BASELINES["krr"]}, model="group", **QUICK
+    )
+    for task in ("faces", "stroop"):
+        for metric in ("RT person-mean r", "RT condition-effect r", "error-rate r"):
+            assert find(result, "B", task, metric).model == 0
+        assert find(result, "B", task, "BOLD region r").model == 0
 
 
 def test_a_predictor_sees_nothing_of_whom_it_predicts(cohort: Cohort) -> None:

@@ -94,8 +94,9 @@ def evaluate(
     """Train and score every predictor on every fold of every split.
 
     The floor of a metric is the best of ``floors`` on the same people; as it is chosen by its
-    score, it flatters no model. A score over several folds is that of all people together, and
-    over several repeats the mean. Nulls and exchanged connectomes are of the first repeat.
+    score, it flatters no model. A score over several folds is that of all people together (see
+    :meth:`Runner.rows` for correlations), and over several repeats the mean. Nulls and exchanged
+    connectomes are of the first repeat.
 
     Args:
         cohort: people with their data.
@@ -160,7 +161,8 @@ def evaluate(
         report.flags.extend(runner.flags)
         scored = {p: runner.scores(p, predictors[p]) for p in compared if p != model}
         own, swapped, results = runner.model_scores(model, predictors[model], n_swaps)
-        table = _Table(name, own, scored, [f for f in floors if f in scored], n_resamples, seed)
+        chosen = [f for f in floors if f in scored]
+        table = _Table(name, runner.rows, own, scored, chosen, n_resamples, seed)
         for i in range(n_nulls if null else 0):
             table.add_null(runner.null_scores(str(null), predictors[str(null)], i + 1))
         for run in runner.runs:
@@ -198,6 +200,7 @@ class _Table:
     def __init__(
         self,
         split: str,
+        rows_of: Callable[[Scores, str, Metric], Array],
         model: Scores,
         others: Mapping[str, Scores],
         floors: Sequence[str],
@@ -205,6 +208,7 @@ class _Table:
         seed: int,
     ) -> None:
         self._split = split
+        self._rows_of = rows_of
         self._model = model
         self._others = others
         self._floors = floors
@@ -216,7 +220,7 @@ class _Table:
         runs = dict.fromkeys(run for run, _ in scores)
         self._nulls.append(
             {
-                (run, name): _first_score(scores, run, m)
+                (run, name): self._first_score(scores, run, m)
                 for run in runs
                 for name, m in METRICS.items()
             }
@@ -231,8 +235,8 @@ class _Table:
         """Own against others' connectomes, where both have a score."""
         found = []
         for metric in METRICS.values():
-            own = _first_score(self._model, run, metric)
-            with_others = [_first_score(s, run, metric) for s in swapped if s]
+            own = self._first_score(self._model, run, metric)
+            with_others = [self._first_score(s, run, metric) for s in swapped if s]
             others = np.array([score for score in with_others if np.isfinite(score)])
             if np.isfinite(own) and len(others):
                 mean = float(others.mean())
@@ -251,10 +255,12 @@ class _Table:
         return found
 
     def _row(self, run: str, metric: Metric, ceilings: Mapping[str, float]) -> Row:
-        key = (run, metric.summarise)
-        summaries = {name: _flat(scores[key], metric) for name, scores in self._others.items()}
-        model = _flat(self._model[key], metric)
-        combine = _over_repeats(metric, len(self._model[key]))
+        repeats = self._rows_of(self._model, run, metric)
+        model, combine = _flat(repeats, metric), _over_repeats(metric, len(repeats))
+        summaries = {
+            name: _flat(self._rows_of(scores, run, metric), metric)
+            for name, scores in self._others.items()
+        }
         interval = bootstrap_interval(model, combine, **self._draw)
         others = {name: _score(rows, combine) for name, rows in summaries.items()}
         null_mean, null_p = self._null(run, metric)
@@ -301,9 +307,13 @@ class _Table:
         null = np.array([scores[run, metric.name] for scores in self._nulls])
         if not np.isfinite(null).any():
             return np.nan, np.nan
-        own = _first_score(self._model, run, metric)
+        own = self._first_score(self._model, run, metric)
         p = permutation_p(own, null, higher_is_better=metric.higher_is_better)
         return float(np.nanmean(null)), p
+
+    def _first_score(self, scores: Scores, run: str, metric: Metric) -> float:
+        """The score of the first repeat."""
+        return _score(self._rows_of(scores, run, metric)[0], metric.combine)
 
 
 def _flat(rows: Array, metric: Metric) -> Array:
@@ -329,8 +339,3 @@ def _over_repeats(metric: Metric, n_repeats: int) -> Callable[[Array], float]:
 
 def _score(rows: Array, combine: Callable[[Array], float]) -> float:
     return combine(rows) if n_scored(rows) else float("nan")
-
-
-def _first_score(scores: Scores, run: str, metric: Metric) -> float:
-    """The score of the first repeat."""
-    return _score(scores[run, metric.summarise][0], metric.combine)

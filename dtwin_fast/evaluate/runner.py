@@ -11,7 +11,10 @@ import numpy.typing as npt
 
 from ..cohort import Cohort
 from ..tasks.schedule import Schedule
+from .baselines import BASELINES
+from .bold import median_region_r
 from .contrasts import contrast_effects
+from .metric import Metric
 from .metrics_table import METRICS
 from .observe import observe
 from .observed import Observed
@@ -19,6 +22,7 @@ from .predicted import Predicted
 from .predictor import Predictor
 from .reliability import map_ceilings, split_half_ceilings
 from .splits import Fold, Split, blank, halves, training_run
+from .statistics import ROUNDING, correlation_over_people
 
 Array = npt.NDArray[Any]
 Factory = Callable[[], Predictor]
@@ -26,6 +30,10 @@ Summarise = Callable[[Predicted, Observed], Array]
 Scores = dict[tuple[str, Summarise], Array]
 """Run and summary -> (repeats,S,m), NaN for people who were not scored. Several metrics may
 share a summary."""
+
+
+_OVER_PEOPLE = (correlation_over_people, median_region_r)
+"""What correlates over people summaries that are a half predicted and a half observed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +78,31 @@ class Runner:
         self._seed = seed
         self._tick = tick
         self._observed: list[dict[str, Observed]] = []
+        self._group: Scores = {}
         for fold in split.folds:
             truth = {run: observe(fold.test, fold.train, run) for run in self.runs}
             self._observed.append({run: observed for run, (observed, _) in truth.items()})
             self.flags += [f"{fold.split}: {note}" for _, notes in truth.values() for note in notes]
+        if len(self._first_repeat()) > 1:
+            for number in range(len(self._folds)):
+                predictor, people, _ = self._trained(BASELINES["group"], number)
+                self._summarise(self._group, number, predictor.predict(people))
+
+    def rows(self, scores: Scores, run: str, metric: Metric) -> Array:
+        """(repeats,S,m) what the metric combines.
+
+        Correlations over the people of several folds are of deviations from what the fold's
+        group mean predicts. Without that a fold's mean, which is high where the people left out
+        are low, would give a prediction that tells nobody apart a negative correlation.
+        """
+        rows = scores[run, metric.summarise]
+        if metric.combine not in _OVER_PEOPLE or not self._group:
+            return rows
+        group = self._group[run, metric.summarise]
+        predicted = group[:, :, : group.shape[2] // 2]
+        rest: Array = rows - np.concatenate([predicted, predicted], axis=2)
+        rest[np.abs(rest) <= ROUNDING * np.abs(rows)] = 0
+        return rest
 
     def scores(self, name: str, factory: Factory) -> Scores:
         """Summaries of a predictor, trained anew on every fold."""
