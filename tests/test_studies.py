@@ -550,6 +550,41 @@ def test_stimulus_sequences_name_ink_word_and_set() -> None:
     np.testing.assert_array_equal((inputs[:, 0, :4] == inputs[:, 0, 4:8]).all(axis=1), con)
 
 
+def test_people_without_reaction_times_are_left_out_and_flagged(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    write_stroop(tmp_path, rng)
+    is_mute = {"subject": "p3", "run": 2}
+    edit_csv(
+        "trials.csv.gz",
+        lambda t: t.assign(rt_ms=t["rt_ms"].where((t[list(is_mute)] != is_mute).any(axis=1))),
+    )(tmp_path)
+    data = dmcc_stroop.read(tmp_path)
+    assert data.left_out == ("p3",)
+    assert len(data.trials.item) == len(data.betas) == len(data.subjects) == 11
+    assert any("p3" in flag for flag in dmcc_stroop._flags(data))
+
+
+@pytest.mark.usefixtures("few_resamples")
+def test_small_sites_and_unknown_motion_are_flagged(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sites(tmp_path, rng)
+    monkeypatch.setattr(pain_sites, "N_SHUFFLES", 1)
+    monkeypatch.setattr(pain_sites, "N_FOLDS", 2)
+    edit_csv(
+        "subjects.csv",
+        lambda t: t.assign(
+            site=t["site"].where(t.index != 7, "alone"), meanFD=t["meanFD"].where(t.index != 8)
+        ),
+    )(tmp_path)
+    found = pain_sites.run(tmp_path, n_permutations=0)
+    assert any(flag.startswith("site alone left out") for flag in found["flags"])
+    assert any("no mean FD" in flag and "p8" in flag for flag in found["flags"])
+    assert not any("alone" in row["split"] for row in found["rows"])
+    assert all(row["score"] is not None for row in found["rows"])
+
+
 def edit_csv(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         change(pd.read_csv(folder / name)).to_csv(folder / name, index=False)
@@ -588,6 +623,11 @@ BAD = {
         "study_data",
     ),
     "no rows": (hcp_battery, edit_csv("subjects.csv", lambda t: t[:0]), "study_data"),
+    "two people": (
+        hcp_battery,
+        lambda f: write_battery(f, np.random.default_rng(1), n=2),
+        "study_data",
+    ),
     "one site": (pain_sites, edit_csv("subjects.csv", lambda t: t.assign(site="x")), "study_data"),
     "infinite edge": (pain_sites, edit_array("fc_triu.npy", one_infinite), "study_data"),
     "person without events": (

@@ -22,7 +22,7 @@ from ..evaluate.predicted import Predicted
 from ..evaluate.statistics import mean_where
 from .battery import FitBattery, Models, shuffled_folds, splits
 from .linear import cpm, group_mean, krr_each, ridge_each
-from .reading import bad_data, read_array, read_table
+from .reading import bad_data, check_people, read_array, read_table
 from .result import Measure, Row, as_dict, rows_of
 from .scalar import MEAN, cross_validated, measures, p_value, permuted
 
@@ -97,11 +97,15 @@ class Trials:
 
 @dataclass(frozen=True, eq=False)
 class Stroop:
-    """Trials, and betas (S,16,R) float32 of the items of the first set, word by word."""
+    """Trials, and betas (S,16,R) float32 of the items of the first set, word by word.
+
+    ``left_out`` are people without reaction times in both conditions of both runs.
+    """
 
     trials: Trials
     betas: Array
     subjects: Array
+    left_out: tuple[str, ...]
 
 
 class TrialPredictor(Protocol):
@@ -179,7 +183,16 @@ def read(folder: Path) -> Stroop:
     if sorted(order) != list(range(N_COLOURS**2)):
         raise bad_data(folder / "conditions.csv", "the 16 items of the set mi", str(len(order)))
     betas = read_array(folder, "betas.npy", (len(subjects), len(order), None))
-    return Stroop(flat.select(np.stack(rows)), betas[:, np.argsort(order)], subjects)
+    trials = flat.select(np.stack(rows))
+    effects = np.stack([stroop_effect(trials.only(run)) for run in (1, 2)])
+    usable = np.isfinite(effects).all(axis=0)
+    check_people(path, int(usable.sum()))
+    return Stroop(
+        trials.select(usable),
+        betas[usable][:, np.argsort(order)],
+        subjects[usable],
+        tuple(map(str, subjects[~usable])),
+    )
 
 
 def run(
@@ -210,7 +223,7 @@ def run(
         STUDY,
         rows,
         people=len(x),
-        flags=_flags(data.trials),
+        flags=_flags(data),
         settings={"folds": n_folds, "shuffles": N_SHUFFLES, "seed": seed},
     )
 
@@ -416,12 +429,16 @@ def _choice(item: int, response: str, outcome: str) -> int:
     return NO_RESPONSE if outcome == "no.response" else NOT_MEASURED
 
 
-def _flags(trials: Trials) -> list[str]:
+def _flags(data: Stroop) -> list[str]:
+    trials = data.trials
     answered = (trials.choice >= 0) | (trials.choice == WRONG_BUTTON)
-    return [
+    flags = [
         "17 co-twin pairs are somewhere in the source; who they are is not in the data, so folds "
         "may part twins and scores on held-out people may be too good",
         "betas come from the correct trials of both runs whose reaction times they predict",
         f"{int((trials.choice == NOT_MEASURED).sum())} unintelligible trials do not count; "
         f"{int((answered & np.isnan(trials.rt_s)).sum())} answers have no measurable onset",
     ]
+    if data.left_out:
+        flags.append(f"left out, a condition without reaction times: {', '.join(data.left_out)}")
+    return flags

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from .battery import FitBattery, Models, out_of_fold, shuffled_folds, training_means
 from .linear import PENALTIES, group_mean, krr, ridge
-from .reading import as_matrices, bad_data, fisher_z, n_nodes, read_array, read_table
+from .reading import as_matrices, bad_data, check_people, fisher_z, n_nodes, read_array, read_table
 from .result import Measure, as_dict, rows_of
 from .scores import condition_r, own_minus_others, rank, row_r, similarity, top_1
 
@@ -49,6 +49,7 @@ def read(folder: Path) -> Battery:
     """
     subjects = read_table(folder, "subjects.csv", ("subject",))["subject"]
     conditions = read_table(folder, "conditions.csv", ("condition",))["condition"]
+    check_people(folder, len(subjects))
     betas = read_array(folder, "task_betas.npy", (len(subjects), len(conditions), None))
     fc = read_array(folder, "fc_triu.npy", (len(subjects), None))
     if n_nodes(fc.shape[1]) != betas.shape[2]:

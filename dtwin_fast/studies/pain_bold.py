@@ -15,7 +15,7 @@ from nilearn.glm.first_level import glover_hrf, make_first_level_design_matrix, 
 from ..evaluate.statistics import correlation
 from ..tasks.design import HIGH_PASS_HZ
 from .battery import shuffled_folds, splits
-from .reading import bad_data, fisher_z, read_array, read_table
+from .reading import bad_data, check_people, fisher_z, read_array, read_table
 from .result import Measure, Row, as_dict, rows_of
 from .scores import row_r
 
@@ -83,7 +83,7 @@ def read(folder: Path) -> PainBold:
     """Read the folder; the global signal, column 0, is left out.
 
     Raises:
-        DTwinInputError: see ``reading``; fewer than three people with both runs, somebody without
+        DTwinInputError: see ``reading``; too few people with both runs, somebody without
             events, most regions without signal (code ``study_data``).
     """
     columns = ("subject", "run", "onset_in_run", "duration", "temperature", "regulate", "event")
@@ -94,8 +94,7 @@ def read(folder: Path) -> PainBold:
         file = f"bold_run-{run:02d}.npy"
         series[run] = read_array(folder, file, (len(names[run]), None, None))[:, :, 1:]
     both = sorted(set(names[TRAIN_RUN]) & set(names[TEST_RUN]))
-    if len(both) < 3:
-        raise bad_data(folder, "at least three people with both runs", str(len(both)))
+    check_people(folder, len(both))
     bold = {
         run: _demeaned(series[run][[list(names[run]).index(subject) for subject in both]])
         for run in series

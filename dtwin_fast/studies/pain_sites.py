@@ -25,6 +25,7 @@ Array = npt.NDArray[Any]
 
 STUDY = "pain-sites"
 N_FOLDS, N_SHUFFLES, N_PERMUTATIONS = 10, 5, 1000
+FEWEST_AT_SITE = 10
 MOTION = "motion only"
 
 
@@ -48,14 +49,13 @@ def read(folder: Path) -> PainSites:
     """Read the folder; NaN where the source has none.
 
     Raises:
-        DTwinInputError: see ``reading``; one site only (code ``study_data``).
+        DTwinInputError: see ``reading``; fewer than two sites with enough people (code
+            ``study_data``).
     """
     columns = ("subject", "site", "included", "pain_sensitivity", "meanFD")
     table = read_table(folder, "subjects.csv", columns)
     fc = read_array(folder, "fc_triu.npy", (len(table), None), may_lack=True)
-    if table["site"].nunique() < 2:
-        raise bad_data(folder / "subjects.csv", "at least two sites", "one")
-    return PainSites(
+    data = PainSites(
         fisher_z(fc),
         table["pain_sensitivity"].to_numpy(np.float64),
         table["site"].to_numpy(str),
@@ -63,6 +63,10 @@ def read(folder: Path) -> PainSites:
         table["meanFD"].to_numpy(np.float64),
         table["subject"].to_numpy(str),
     )
+    if len(sites := _large_sites(data)) < 2:
+        wanted = f"two sites of at least {FEWEST_AT_SITE} people"
+        raise bad_data(folder / "subjects.csv", wanted, str(len(sites)))
+    return data
 
 
 def run(
@@ -84,7 +88,7 @@ def run(
         n_permutations: of the training people's sensitivity, for the closed-form floors.
     """
     data = read(folder)
-    measured = np.isfinite(data.sensitivity)
+    measured = np.isfinite(data.sensitivity) & np.isin(data.site, _large_sites(data))
     kept = data.select(np.flatnonzero(measured & data.included))
     everyone = data.select(np.flatnonzero(measured))
     rows: list[Row] = []
@@ -186,11 +190,19 @@ FLOORS = (MEAN, *CLOSED_FORM, MOTION, SPARSE)
 PERMUTED = (*CLOSED_FORM, MOTION)
 
 
+def _large_sites(data: PainSites) -> Array:
+    """Sites with enough people to learn from."""
+    names, counts = np.unique(
+        data.site[np.isfinite(data.sensitivity) & data.included], return_counts=True
+    )
+    return np.asarray(names[counts >= FEWEST_AT_SITE])
+
+
 def _entries(data: PainSites, models: Models) -> dict[str, tuple[FitBattery, Array]]:
     """Name -> fit function and the (S,F) features it is given."""
     on_fc = {MEAN: group_mean, **CLOSED_FORM, SPARSE: sparse_partial, **models}
     entries = {name: (imputing(fit), data.fc_z) for name, fit in on_fc.items()}
-    return entries | {MOTION: (ridge_each, data.mean_fd_mm[:, None])}
+    return entries | {MOTION: (imputing(ridge_each), data.mean_fd_mm[:, None])}
 
 
 def _transfer(
@@ -244,6 +256,13 @@ def _flags(data: PainSites) -> list[str]:
     unmeasured = data.subjects[~np.isfinite(data.sensitivity)]
     if len(unmeasured):
         flags.append(f"no pain sensitivity, left out: {', '.join(unmeasured)}")
+    flags += [
+        f"site {name} left out: fewer than {FEWEST_AT_SITE} people"
+        for name in np.setdiff1d(data.site, _large_sites(data))
+    ]
+    unmoved = data.subjects[~np.isfinite(data.mean_fd_mm)]
+    if len(unmoved):
+        flags.append(f"no mean FD, imputed by the training mean: {', '.join(unmoved)}")
     n_excluded = int((~data.included).sum())
     flags.append(
         f"{n_excluded} people excluded by the authors (motion, thresholds) are left out but where "

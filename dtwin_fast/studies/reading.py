@@ -15,6 +15,9 @@ from ..files import check_regular_file
 
 Array = npt.NDArray[Any]
 
+FEWEST_PEOPLE = 5
+"""Folds of fewer leave nobody to learn from."""
+
 
 def read_table(folder: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     """A CSV file with at least these columns and one row.
@@ -64,6 +67,12 @@ def read_array(
     if n_bad:
         raise bad_data(path, "finite numbers", f"{n_bad} others")
     return np.asarray(array, np.float32)
+
+
+def check_people(folder: Path, n: int) -> None:
+    """Refuse fewer than ``FEWEST_PEOPLE`` people (code ``study_data``)."""
+    if n < FEWEST_PEOPLE:
+        raise bad_data(folder, f"at least {FEWEST_PEOPLE} people", str(n))
 
 
 def fisher_z(r: Array) -> npt.NDArray[np.float32]:
