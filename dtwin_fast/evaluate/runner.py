@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..cohort import Cohort
 from ..tasks.schedule import Schedule
-from .baselines import BASELINES
+from .baselines.targets import mean_over_people
 from .bold import median_region_r
 from .contrasts import contrast_effects
 from .metric import Metric
@@ -78,29 +78,28 @@ class Runner:
         self._seed = seed
         self._tick = tick
         self._observed: list[dict[str, Observed]] = []
-        self._group: Scores = {}
         for fold in split.folds:
             truth = {run: observe(fold.test, fold.train, run) for run in self.runs}
             self._observed.append({run: observed for run, (observed, _) in truth.items()})
             self.flags += [f"{fold.split}: {note}" for _, notes in truth.values() for note in notes]
-        if len(self._first_repeat()) > 1:
-            for number in range(len(self._folds)):
-                predictor, people, _ = self._trained(BASELINES["group"], number)
-                self._summarise(self._group, number, predictor.predict(people))
 
     def rows(self, scores: Scores, run: str, metric: Metric) -> Array:
         """(repeats,S,m) what the metric combines.
 
-        Correlations over the people of several folds are of deviations from what the fold's
-        group mean predicts. Without that a fold's mean, which is high where the people left out
-        are low, would give a prediction that tells nobody apart a negative correlation.
+        Correlations over the people of several folds are of deviations from the mean of their
+        fold, predicted and observed. Without that a training group's mean, which is high where
+        the people left out are low, would give a prediction that tells nobody apart a negative
+        correlation. People alone in their fold cannot be scored so, unless everyone is.
         """
         rows = scores[run, metric.summarise]
-        if metric.combine not in _OVER_PEOPLE or not self._group:
+        sizes = {len(fold.people) for fold in self._folds}
+        if metric.combine not in _OVER_PEOPLE or len(self._first_repeat()) == 1 or sizes == {1}:
             return rows
-        group = self._group[run, metric.summarise]
-        predicted = group[:, :, : group.shape[2] // 2]
-        rest: Array = rows - np.concatenate([predicted, predicted], axis=2)
+        rest = np.full_like(rows, np.nan)
+        for fold in self._folds:
+            own = rows[fold.repeat, fold.people]
+            if len(own) > 1:
+                rest[fold.repeat, fold.people] = own - mean_over_people(own)
         rest[np.abs(rest) <= ROUNDING * np.abs(rows)] = 0
         return rest
 
