@@ -165,12 +165,21 @@ def evaluate(
         table = _Table(name, runner.rows, own, scored, chosen, n_resamples, seed)
         for i in range(n_nulls if null else 0):
             table.add_null(runner.null_scores(str(null), predictors[str(null)], i + 1))
+        rows = [row for run in runner.runs for row in table.rows(run, runner.ceilings(run))]
+        report.rows.extend(rows)
+        report.flags.extend(_silent(name, rows))
         for run in runner.runs:
-            report.rows.extend(table.rows(run, runner.ceilings(run)))
             report.information.extend(table.information(run, swapped))
             report.runs[name, run] = results[run]
     report.flags[:] = dict.fromkeys(report.flags)
     return report
+
+
+def _silent(split: str, rows: Sequence[Row]) -> list[str]:
+    """A flag for the predictors that have no score in a split."""
+    names = dict.fromkeys(name for row in rows for name in row.baselines)
+    silent = [n for n in names if not any(np.isfinite(row.baselines[n]) for row in rows)]
+    return [f"{split}: nothing is predicted by {', '.join(silent)}"] if silent else []
 
 
 def _n_trainings(splits: Mapping[str, Split], n_predictors: int, n_nulls: int) -> int:
