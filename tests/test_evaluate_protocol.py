@@ -52,6 +52,12 @@ def behaviour(cohort: Cohort) -> Cohort:
 
 
 @pytest.fixture(scope="module")
+def few(behaviour: Cohort) -> Cohort:
+    people = behaviour.select(range(12))
+    return replace(people, tasks={"stroop": people.tasks["stroop"]})
+
+
+@pytest.fixture(scope="module")
 def report(cohort: Cohort) -> Report:
     predictors = {name: BASELINES[name] for name in SOME}
     predictors["permuted"] = lambda: PermutedConnectomes(BASELINES["krr"])
@@ -363,21 +369,21 @@ def test_ceilings_are_those_of_the_data(cohort: Cohort) -> None:
     assert ceilings["BOLD individual r"] == pytest.approx(score, abs=1e-6)
 
 
-def test_same_seed_same_report(behaviour: Cohort) -> None:
+def test_same_seed_same_report(few: Cohort) -> None:
     predictors: dict[str, Factory] = {name: BASELINES[name] for name in ("krr", "group")}
     predictors["permuted"] = lambda: PermutedConnectomes(BASELINES["krr"])
     options = {"model": "krr", "null": "permuted", "n_nulls": 2, "splits": ("B",), **QUICK}
-    one, same, other = (evaluate(behaviour, predictors, seed=s, **options) for s in (1, 1, 2))
+    one, same, other = (evaluate(few, predictors, seed=s, **options) for s in (1, 1, 2))
     assert as_json(one) == as_json(same)
     assert as_json(one) != as_json(other)
 
 
-def test_progress_counts_trainings(behaviour: Cohort) -> None:
+def test_progress_counts_trainings(few: Cohort) -> None:
     told: list[tuple[int, int, str]] = []
     predictors: dict[str, Factory] = {name: BASELINES[name] for name in ("group", "item mean")}
     predictors["null"] = lambda: PermutedConnectomes(BASELINES["group"])
     evaluate(
-        behaviour,
+        few,
         predictors,
         model="group",
         null="null",
@@ -455,10 +461,9 @@ def arguments(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def test_command(behaviour: Cohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(few: Cohort, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "cohort"
-    few = behaviour.select(range(12))
-    save_cohort(replace(few, tasks={"stroop": few.tasks["stroop"]}), folder)
+    save_cohort(few, folder)
     words = [str(folder), "--model", "krr", "--splits", "B", "--folds", "2", "--nulls", "1"]
     words += ["--baselines", "group,item mean", "--out", str(tmp_path / "out")]
     assert command.run(arguments(*words)) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from .responses import same_trials
 from .targets import mean_over_people
 
 Array = npt.NDArray[Any]
+
+_design = lru_cache(maxsize=16)(design_matrix)
 
 
 def group_time_course(
@@ -54,8 +57,8 @@ def _evoked(
     seen: Array, schedule: Schedule, wanted: Schedule, tr_s: float
 ) -> npt.NDArray[np.float32]:
     """(V,R) response to the trials of ``wanted``; NaN for regions that were never seen."""
-    design, columns = design_matrix(schedule, tr_s)
-    new_design, new_columns = design_matrix(wanted, tr_s)
+    design, columns = _design(schedule, tr_s)
+    new_design, new_columns = _design(wanted, tr_s)
     evoked = np.full((len(new_design), seen.shape[1]), np.nan)
     names = {f"{c}{suffix}" for c in wanted.condition for suffix in ("", "_derivative")}
     for region, series in enumerate(seen.T):
