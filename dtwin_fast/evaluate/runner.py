@@ -78,7 +78,7 @@ class Runner:
         self._seed = seed
         self._tick = tick
         self._observed: list[dict[str, Observed]] = []
-        for fold in split.folds:
+        for fold in self._first_repeat():
             truth = {run: observe(fold.test, fold.train, run) for run in self.runs}
             self._observed.append({run: observed for run, (observed, _) in truth.items()})
             self.flags += [f"{fold.split}: {note}" for _, notes in truth.values() for note in notes]
@@ -98,8 +98,8 @@ class Runner:
         rest = np.full_like(rows, np.nan)
         for fold in self._folds:
             own = rows[fold.repeat, fold.people]
-            if len(own) > 1:
-                rest[fold.repeat, fold.people] = own - mean_over_people(own)
+            alone = np.isfinite(own).sum(axis=0) < 2
+            rest[fold.repeat, fold.people] = np.where(alone, np.nan, own - mean_over_people(own))
         rest[np.abs(rest) <= ROUNDING * np.abs(rows)] = 0
         return rest
 
@@ -156,8 +156,7 @@ class Runner:
         if observed.contrasts is not None:
             pairs = [_two_measurements(fold, run) for fold in folds]
             first, second = (np.concatenate(part) for part in zip(*pairs, strict=True))
-            truths = self._observed[: len(folds)]
-            means = [truth[run].reference.get("contrasts_mean") for truth in truths]
+            means = [truth[run].reference.get("contrasts_mean") for truth in self._observed]
             if known := [mean for mean in means if mean is not None]:
                 ceilings |= map_ceilings(first, second, np.mean(known, axis=0))
         return ceilings
@@ -174,8 +173,13 @@ class Runner:
     def _summarise(self, scores: Scores, number: int, predictions: Mapping[str, Predicted]) -> None:
         fold = self._folds[number]
         for run in self.runs:
+            # Only one repeat's truth is kept: BOLD of every repeat would be much.
+            is_kept = number < len(self._observed)
+            observed = (
+                self._observed[number][run] if is_kept else observe(fold.test, fold.train, run)[0]
+            )
             for summarise in {metric.summarise for metric in METRICS.values()}:
-                rows = summarise(predictions[run], self._observed[number][run])
+                rows = summarise(predictions[run], observed)
                 unknown = np.full((*self._shape, rows.shape[1]), np.nan)
                 scores.setdefault((run, summarise), unknown)[fold.repeat, fold.people] = rows
 
@@ -183,8 +187,7 @@ class Runner:
         return [fold for fold in self._folds if fold.repeat == 0]
 
     def _observed_of(self, run: str) -> Observed:
-        parts = [truth[run] for truth in self._observed[: len(self._first_repeat())]]
-        return _joined([replace(part, reference={}) for part in parts])
+        return _joined([replace(truth[run], reference={}) for truth in self._observed])
 
     def _result(
         self, run: str, scores: Scores, kept: Sequence[Mapping[str, Predicted]]
