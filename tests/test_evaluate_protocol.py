@@ -397,6 +397,23 @@ def test_progress_counts_trainings(few: Cohort) -> None:
     assert {of for _, of, _ in told} == {total}
 
 
+def test_sites_and_second_runs(cohort: Cohort) -> None:
+    """A second run that equals the first is predicted by who one was in the first."""
+    tasks = {**cohort.tasks, "stroop_run-2": cohort.tasks["stroop"]}
+    site = np.array(["york", "rome", "oslo"])[np.arange(len(cohort)) % 3]
+    both = replace(cohort, tasks=tasks, participants={**cohort.participants, "site": site})
+    predictors = {name: BASELINES[name] for name in ("group", "person mean", "krr")}
+    result = evaluate(both, predictors, model="krr", splits=("C", "D"), **QUICK)
+    row = find(result, "D", "stroop_run-2", "RT person-mean r")
+    assert row.baselines["person mean"] > 0.97
+    assert {r.task for r in result.rows if r.split == "D"} == {"stroop_run-2"}
+    maps = find(result, "D", "stroop_run-2", "BOLD individual r")
+    assert maps.baselines["person mean"] == pytest.approx(1, abs=1e-5)
+    assert maps.ceiling == pytest.approx(1, abs=1e-5)
+    assert find(result, "D", "stroop_run-2", "BOLD time-course R2").baselines["group"] > 0
+    assert find(result, "C", "stroop_run-2", "concordance").n_people == len(cohort)
+
+
 def test_people_without_connectomes(behaviour: Cohort) -> None:
     nobody = replace(behaviour, connectomes=Connectomes.none(behaviour.connectomes.subjects))
     result = evaluate(nobody, BASELINES, model="demographics", splits=("B",), **QUICK)
