@@ -22,9 +22,11 @@ from .runner import Factory, Runner, RunResult, Scores
 from .splits import Split, make_split, usable
 from .statistics import (
     N_RESAMPLES,
+    Combine,
     bootstrap_interval,
     difference_interval,
     mean_over_people,
+    mean_over_repeats,
     n_scored,
     permutation_p,
 )
@@ -335,16 +337,12 @@ def _flat(rows: Array, metric: Metric) -> Array:
     return rows.transpose(1, 0, 2).reshape(rows.shape[1], -1)
 
 
-def _over_repeats(metric: Metric, n_repeats: int) -> Callable[[Array], float]:
-    """The mean of the metric over the repeats of flat rows."""
+def _over_repeats(metric: Metric, n_repeats: int) -> Combine:
+    """The score of :func:`_flat` rows, a mean over repeats."""
     if n_repeats == 1 or metric.combine is mean_over_people:
         return metric.combine
-
-    def combine(flat: Array) -> float:
-        return float(np.mean([metric.combine(part) for part in np.hsplit(flat, n_repeats)]))
-
-    return combine
+    return mean_over_repeats(metric.combine, n_repeats)
 
 
-def _score(rows: Array, combine: Callable[[Array], float]) -> float:
+def _score(rows: Array, combine: Combine) -> float:
     return combine(rows) if n_scored(rows) else float("nan")
