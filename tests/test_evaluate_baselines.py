@@ -119,11 +119,12 @@ def test_what_a_baseline_depends_on(name: str, parts: tuple[Cohort, Cohort]) -> 
             test, participants={k: v[rolled] for k, v in test.participants.items()}
         ),
     }
-    plain = fitted(name, train, test)["faces"].contrasts
-    moved = {
-        what: not np.array_equal(fitted(name, train, people)["faces"].contrasts, plain)
-        for what, people in swapped.items()
-    }
+
+    def said(people: Cohort) -> np.ndarray:
+        runs = fitted(name, train, people).values()
+        return np.concatenate([np.hstack([p.rt_s, p.contrasts[:, 0]]) for p in runs], axis=1)
+
+    moved = {what: not np.array_equal(said(people), said(test)) for what, people in swapped.items()}
     assert moved == {"fc": name in OF_CONNECTOME, "covariates": name in OF_COVARIATES}
 
 
@@ -294,8 +295,11 @@ def test_ridge_equals_leaving_one_out_by_hand() -> None:
             guess = kernel[i, rest] @ np.linalg.solve(ridge, centred[rest])
             errors[k] += (centred[i] - guess) ** 2
     best = penalties[errors.argmin(axis=0)]
+    is_mean = (centred**2).sum(axis=0) <= errors.min(axis=0)
+    assert is_mean.any()
+    assert not is_mean.all()
     wanted = [
-        np.linalg.solve(kernel + penalty * np.eye(17), centred[:, p])
+        np.linalg.solve(kernel + penalty * np.eye(17), centred[:, p]) * (not is_mean[p])
         for p, penalty in enumerate(best)
     ]
     np.testing.assert_allclose(solve(kernel, y), np.transpose(wanted), rtol=1e-6, atol=1e-12)
@@ -316,7 +320,8 @@ def test_krr_predicts_as_scikit_learn_does(parts: tuple[Cohort, Cohort]) -> None
         model.fit(kernel, effects - effects.mean(axis=0))
         guesses.append(model.predict(across) + effects.mean(axis=0))
     for region in range(3):
-        off = [np.abs(g[:, region] - predicted[:, region]).max() for g in guesses]
+        guesses_or_mean = [*guesses, np.broadcast_to(effects.mean(axis=0), guesses[0].shape)]
+        off = [np.abs(g[:, region] - predicted[:, region]).max() for g in guesses_or_mean]
         assert min(off) < FLOAT32_RELATIVE
 
 

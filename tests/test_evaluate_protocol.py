@@ -133,6 +133,16 @@ def test_the_floor_is_the_best_baseline_and_the_difference_is_to_it(report: Repo
     assert compared > 20
 
 
+def test_rounding_beats_no_floor(behaviour: Cohort) -> None:
+    """Reaction times that differ by trial alike differ by the rounding of person means only."""
+    predictors = {name: BASELINES[name] for name in ("item mean", "demographics")}
+    result = evaluate(behaviour, predictors, model="demographics", **QUICK)
+    for task in ("faces", "stroop"):
+        row = find(result, "B", task, "RT within-person r")
+        assert np.isfinite(row.model)
+        assert row.diff_low == row.diff_high == 0
+
+
 def test_a_persons_own_first_half_is_no_floor_for_unseen_people(report: Report) -> None:
     for metric in ("RT person-mean r", "concordance", "BOLD individual r"):
         assert np.isfinite(find(report, "A", "faces", metric).baselines["person mean"])

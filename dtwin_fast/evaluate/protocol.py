@@ -22,6 +22,7 @@ from .runner import Factory, Runner, RunResult, Scores
 from .splits import Split, make_split, usable
 from .statistics import (
     N_RESAMPLES,
+    ROUNDING,
     Combine,
     bootstrap_interval,
     difference_interval,
@@ -308,9 +309,9 @@ class _Table:
             row,
             floor=others[floor],
             floor_name=floor,
-            diff=difference.value,
-            diff_low=difference.low,
-            diff_high=difference.high,
+            diff=_beyond_rounding(difference.value, others[floor]),
+            diff_low=_beyond_rounding(difference.low, others[floor]),
+            diff_high=_beyond_rounding(difference.high, others[floor]),
         )
 
     def _null(self, run: str, metric: Metric) -> tuple[float, float]:
@@ -342,6 +343,11 @@ def _over_repeats(metric: Metric, n_repeats: int) -> Combine:
     if n_repeats == 1 or metric.combine is mean_over_people:
         return metric.combine
     return mean_over_repeats(metric.combine, n_repeats)
+
+
+def _beyond_rounding(difference: float, score: float) -> float:
+    """The difference, 0 where it is only the rounding of float32 predictions."""
+    return 0.0 if abs(difference) <= ROUNDING * abs(score) else difference
 
 
 def _score(rows: Array, combine: Combine) -> float:

@@ -23,8 +23,9 @@ class KernelRidge:
     """alpha = (K + lambda I)^-1 (y - ybar), K = F F' with features F.
 
     Each target has the lambda of the smallest leave-one-out error of the training people, in
-    closed form: e_i = alpha_i / [(K + lambda I)^-1]_ii. A target that some people lack is learnt
-    from the others.
+    closed form: e_i = alpha_i / [(K + lambda I)^-1]_ii. Where none has a smaller error than the
+    mean, which is that of an infinite lambda, the mean is predicted. A target that some people
+    lack is learnt from the others.
     """
 
     is_own = False
@@ -53,13 +54,13 @@ class KernelRidge:
 
 
 def solve(kernel: Array, y: Array) -> Array:
-    """(S,P) alpha of (S,P) targets without NaN, each with its best of ``PENALTIES``."""
+    """(S,P) alpha of (S,P) targets without NaN, each with its best of ``PENALTIES`` or 0."""
     values, vectors = np.linalg.eigh(kernel)
     values = np.maximum(values, 0)
     centred: Array = y - y.mean(axis=0)
     rotated = vectors.T @ centred
     squares = vectors**2
-    best = np.full(y.shape[1], np.inf)
+    best = (centred**2).sum(axis=0)
     alpha: Array = np.zeros_like(centred)
     # People who are all alike have a kernel of zeros: any penalty gives the mean.
     for penalty in PENALTIES * (float(np.trace(kernel)) / len(kernel) or 1.0):
