@@ -96,6 +96,9 @@ def run(
             "no ceiling: these people have one task session, so no reliability could be measured",
             "activity flow is told the person's own activations of all other parcels; "
             "the other predictors are told only the resting connectome",
+            "identification is hard on models: the predictions for the others come from models "
+            "that knew this person's activations, the own prediction does not; own minus other's "
+            "FC has one model for both",
         ],
         settings={"folds": n_folds, "shuffles": n_shuffles, "seed": seed},
     )
