@@ -299,6 +299,16 @@ def test_a_predictor_or_a_cohort_without_bold_has_no_score(name):
     assert "nobody" in difference_interval(known, other, combine, n=20).note
 
 
+def test_a_region_of_two_people_has_no_r():
+    predicted, observed = draw(19, n_people=5)
+    seen = observed.contrasts.copy()
+    seen[2:, 0, 7] = np.nan
+    seen[3:, 0, 8] = np.nan
+    rows = METRICS["BOLD region r"].summarise(predicted, observe(seen))
+    known = np.isfinite(region_r(rows, np.ones((1, 5)))[0])
+    assert np.flatnonzero(~known).tolist() == [7]
+
+
 def test_without_a_training_groups_map_there_are_no_own_maps():
     predicted, observed = draw(18)
     alone = observe(observed.contrasts)

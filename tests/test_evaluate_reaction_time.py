@@ -272,3 +272,44 @@ def test_a_predictor_without_times_has_no_score(name):
     assert np.isnan(rows).all()
     assert len(rows) == len(observed.rt_s)
     assert np.isnan(METRICS[name].combine(rows))
+
+
+def test_within_person_r_needs_three_presses_beyond_the_conditions():
+    rng = np.random.default_rng(14)
+    rt_s = rng.uniform(0.4, 1.2, (2, 6)).astype(np.float32)
+    rt_s[0, 5] = np.nan  # five presses and two conditions leave three
+    rt_s[1, 4:] = np.nan
+    observed = observe(rt_s)
+    observed.condition[:, ::2] = "inc"
+    predicted = Predicted(rt_s=rng.uniform(0.4, 1.2, (2, 6)).astype(np.float32))
+    rows = METRICS["RT within-person r"].summarise(predicted, observed)
+    assert np.isnan(rows[:, 0]).tolist() == [False, True]
+
+
+def test_a_time_beyond_the_window_is_not_in_its_last_step():
+    observed = observe([[0.79, 0.9]])
+    got = score("RT log-likelihood", flat(observed, 5, 10, n_steps=10), observed)
+    wanted = (-np.log(5 * STEP_S) + np.log(PROBABILITY_FLOOR / STEP_S)) / 2
+    assert got == pytest.approx(wanted)
+
+
+def test_delta_plot_leaves_out_people_with_few_presses():
+    _, observed = draw(15, n_people=6, n_trials=80, silent=0)
+    everyone = delta_plot(Predicted(), observed)
+    rt_s = observed.rt_s.copy()
+    rt_s[2, np.flatnonzero(observed.condition[2] == "inc")[4:]] = np.nan
+    few = Observed(observed.choice, rt_s, observed.correct, observed.condition)
+    others = np.delete(np.arange(6), 2)
+    alone = Observed(*(part[others] for part in (
+        observed.choice, observed.rt_s, observed.correct, observed.condition)))  # fmt: skip
+    got, wanted = (delta_plot(Predicted(), o).observed_delta_s for o in (few, alone))
+    assert got == pytest.approx(wanted)
+    assert got != pytest.approx(everyone.observed_delta_s)
+
+
+def test_a_prediction_that_differs_by_rounding_alone_knows_no_trial():
+    _, observed = draw(16)
+    noise = np.random.default_rng(0).choice([0, 1], observed.rt_s.shape)
+    guess = np.float32(0.83) + np.float32(2**-24) * noise.astype(np.float32)
+    assert len(np.unique(guess)) == 2
+    assert score("RT trial r", Predicted(rt_s=guess), observed) == 0
