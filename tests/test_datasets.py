@@ -321,7 +321,7 @@ def test_short_runs_and_constant_regions(release: Release) -> None:
     series[:, 2] = 1e4
     series[30, 3] = np.nan
     release.write_series(constant, "stroopAP", series)
-    more = np.concatenate([release.series[long, "stroopAP"]] * 2)
+    more = release.rng.normal(50, 3, (1020, len(REGIONS)))
     release.write_series(long, "stroopAP", more)
     cohort = release.read(
         tasks=("stroop",), bold_regions={"mean": ["area_1", "area_2"], "two": ["area_2"]}

@@ -215,6 +215,11 @@ def test_a_response_is_counted_as_one_problem(trials: pd.DataFrame, tmp_path: Pa
     assert cohort.connectomes.flags == ((f"early_responses:stroop:{N_TRIALS}",),) * N_PEOPLE
 
 
+def test_faces_shown_together_differ_in_corner(trials: pd.DataFrame, tmp_path: Path) -> None:
+    schedule = read_tables(written(trials, tmp_path)).tasks["faces_run-2"].schedule
+    assert (np.abs(schedule.stimulus[:, 4:6] - schedule.stimulus[:, 6:8]).max(axis=1) > 0.5).all()
+
+
 def test_more_pictures_than_corners(rng: np.random.Generator, tmp_path: Path) -> None:
     pictures = [f"{i}.jpg" for i in range(6)]  # each against each: no four corners can do
     pairs = [(a, b) for a in pictures for b in pictures if a != b]
