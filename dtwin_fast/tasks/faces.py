@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .schedule import Float64, Schedule
-from .task import N_SENSORY, Task
+from .task import N_SENSORY, Task, Variation
 
 LEFT, RIGHT = 0, 1
 N_BLOCKS, BLOCK_TRIALS = 18, 6
@@ -86,10 +86,33 @@ def _shapes(rng: np.random.Generator, n: int) -> tuple[Codes, Codes, npt.NDArray
     return codes[shape], codes[(shape + step) % 3], 2 * shape + step - 1
 
 
+def vary(schedule: Schedule, rng: np.random.Generator) -> Variation:
+    """Sides exchanged in half of the trials, each face for another, each shape for another."""
+    n_trials = schedule.n_trials
+    pictures = schedule.stimulus[:, 2:].reshape(n_trials, 3, 2).astype(np.float64)
+    # A dimension of a face is low or high, and either may be called so; a shape is one of three.
+    flips = rng.random((n_trials, 1, 2)) < 0.5
+    faces = np.where(flips, 1 - pictures, pictures)
+    number = np.rint(pictures @ [1, 2]).astype(np.int64) - 1
+    order = rng.permuted(np.tile(np.arange(len(SHAPES)), (n_trials, 1)), axis=1)
+    exchanged = np.take_along_axis(order, np.clip(number, 0, len(SHAPES) - 1), axis=1)
+    shapes = np.array(SHAPES)[exchanged]
+    is_face = np.array([c == "face" for c in schedule.condition])
+    pictures = np.where(is_face[:, None, None], faces, shapes)
+    swaps = rng.random(n_trials) < 0.5
+    pictures[swaps, 1:] = pictures[swaps, :0:-1]
+    action = np.tile(np.arange(3), (n_trials, 1))
+    action[swaps, :2] = [RIGHT, LEFT]
+    stimulus = schedule.stimulus.copy()
+    stimulus[:, 2:] = pictures.reshape(n_trials, 6)
+    return Variation(stimulus, action)
+
+
 TASK = Task(
     name="faces",
     flag=0.0,
     action_names=("left", "right", "unused"),
     contrasts={"faces>shapes": {"face": 1.0, "shape": -1.0}},
     make_schedule=make_schedule,
+    vary=vary,
 )

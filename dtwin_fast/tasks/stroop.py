@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .schedule import Schedule
-from .task import N_SENSORY, Task
+from .task import N_SENSORY, Task, Variation
 
 COLOURS = ("red", "green", "blue")
 STIMULUS_S, LEAD_IN_S, RUN_S = 0.25, 2.0, 408.0
@@ -54,10 +54,22 @@ def make_schedule(seed: int = 0) -> Schedule:
     )
 
 
+def vary(schedule: Schedule, rng: np.random.Generator) -> Variation:
+    """Every trial's colours exchanged for others, in ink, word and response alike."""
+    colour = rng.permuted(np.tile(np.arange(len(COLOURS)), (schedule.n_trials, 1)), axis=1)
+    stimulus = np.zeros_like(schedule.stimulus)
+    for first in (0, len(COLOURS)):
+        np.put_along_axis(
+            stimulus, first + colour, schedule.stimulus[:, first : first + len(COLOURS)], axis=1
+        )
+    return Variation(stimulus, colour)
+
+
 TASK = Task(
     name="stroop",
     flag=1.0,
     action_names=COLOURS,
     contrasts={"incongruent>congruent": {"inc": 1.0, "con": -1.0}},
     make_schedule=make_schedule,
+    vary=vary,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,22 @@ N_SENSORY = N_INPUTS - 1
 """Sensory inputs; the last input is the task flag."""
 
 
+class Variation(NamedTuple):
+    """The trials of a run with other stimuli that are as easy and as hard, by the task's symmetries.
+
+    A colour for a colour, left for right: what a person did with the one stimulus says what they
+    would have done with the other, when actions are exchanged like the stimuli. Training draws
+    these, so that a twin learns the rule of a task and not the few stimuli of one run.
+
+    Attributes:
+        stimulus: (N,C) float32 codes, as ``Schedule.stimulus``.
+        action: (N,A) int64 the action channel that takes the place of each.
+    """
+
+    stimulus: npt.NDArray[np.float32]
+    action: npt.NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Task:
     """One task a twin can do.
@@ -26,6 +43,7 @@ class Task:
         action_names: meaning of the three action channels.
         contrasts: contrast name -> condition name -> coefficient.
         make_schedule: seed -> Schedule.
+        vary: draws another run that asks the same of a person, see :class:`Variation`.
     """
 
     name: str
@@ -33,6 +51,7 @@ class Task:
     action_names: tuple[str, str, str]
     contrasts: Mapping[str, Mapping[str, float]]
     make_schedule: Callable[[int], Schedule]
+    vary: Callable[[Schedule, np.random.Generator], Variation]
 
     def encode(self, schedule: Schedule, dt_s: float) -> npt.NDArray[np.float32]:
         """(T,9) float32 inputs of the main RNN, T = ``schedule.n_steps(dt_s)``.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from ..errors import MissingExtraError
 
 try:
-    from .fit import TrainConfig, TrainStep, fit
+    from .config import StagedConfig, TrainConfig
+    from .descent import TrainStep
+    from .fit import fit
     from .initialise import INITIALISERS
     from .network import HyperNetwork
     from .segments import Segments, cut_segments
@@ -18,6 +20,7 @@ __all__ = [
     "INITIALISERS",
     "HyperNetwork",
     "Segments",
+    "StagedConfig",
     "TrainConfig",
     "TrainStep",
     "cut_segments",

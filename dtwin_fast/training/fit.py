@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from ..cohort import Cohort
 from ..errors import DTwinInputError
+from ..hypernetwork import Layer, layer_sizes
 from ..provenance import input_digest, package_version
 from ..spec import N_ACTIONS, N_INPUTS, TwinSpec
 from ..tasks import TASKS
 from ..tasks.design import contrast_projection
-from ..torch import rollout
 from ..twin import Twin
+from .checkpoint import open_checkpoint
+from .config import TrainConfig
+from .descent import Descent, TrainStep
 from .device import describe, find_device, seeded
-from .losses import HEAD_LOSSES, bold_loss
-from .network import HyperNetwork
+from .recipes import Config, count_steps, default_config, recipe_name, train_layers
 from .segments import Segments, cut_segments
 
 MIN_EDGE_SD = 0.05
@@ -30,68 +30,21 @@ MIN_EDGE_SD = 0.05
 An edge that hardly varies in the training cohort would swamp the others in a new person."""
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train.
-
-    Attributes:
-        n_steps: optimiser steps.
-        learning_rate: peak of a one-cycle schedule for AdamW, at the last layer.
-        batch_subjects, batch_segments: people and segments of each in a batch; a person's
-            weights are generated once for all their segments.
-        bold_weight: weight of the BOLD loss beside the action loss.
-        weight_decay: of the weight matrices, times the learning rate per step.
-        max_grad_norm: gradients are clipped to this norm.
-        init: a key of ``dtwin_fast.training.INITIALISERS``.
-        seed: of the initialisation, the batches and dropout.
-    """
-
-    n_steps: int = 900
-    learning_rate: float = 3e-3
-    batch_subjects: int = 12
-    batch_segments: int = 16
-    bold_weight: float = 3.0
-    weight_decay: float = 0.1
-    max_grad_norm: float = 1.0
-    init: str = "hyperfan"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        least = {"n_steps": 1, "batch_subjects": 1, "batch_segments": 1, "seed": 0}
-        for name, smallest in least.items():
-            if type(getattr(self, name)) is not int or getattr(self, name) < smallest:
-                raise _config_error(name, f"an integer of at least {smallest}", getattr(self, name))
-        for name in ("learning_rate", "max_grad_norm", "bold_weight", "weight_decay"):
-            value = getattr(self, name)
-            zero_is_fine = name in ("bold_weight", "weight_decay")
-            is_number = isinstance(value, int | float)
-            if not is_number or not (0 < value < math.inf or (zero_is_fine and value == 0)):
-                raise _config_error(name, "a positive number", value)
-
-
-@dataclass(frozen=True)
-class TrainStep:
-    """What one optimiser step reports."""
-
-    step: int
-    n_steps: int
-    action_loss: float
-    bold_loss: float
-
-
 def fit(
     cohort: Cohort,
     spec: TwinSpec,
-    config: TrainConfig | None = None,
+    config: Config | None = None,
     *,
     device: str = "cpu",
     on_step: Callable[[TrainStep], None] | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Twin:
     """Train a hypernetwork on a cohort and return the twin.
 
     Scalers (edge mean and SD, BOLD SD) come from this cohort alone, so a cohort of
     training people leaks nothing of the people held out. Missing edges are filled with the
-    mean of the people who have them.
+    mean of the people who have them. What was not measured (trials, volumes, whole runs of a
+    person) carries no loss.
 
     The network starts from the same weights and draws the same batches on every device.
     Sums are rounded differently on CUDA, and dropout draws other numbers there, so a seed
@@ -100,71 +53,93 @@ def fit(
     Args:
         cohort: S people with connectomes with region names and task data.
         spec: sizes; ``n_regions``, ``bold_regions`` and ``tr_s`` must be the cohort's.
-        config: None takes the defaults.
+        config: settings of the recipe; None takes ``StagedConfig()``, or ``TrainConfig()`` for
+            a cell or head that the staged recipe does not know.
         device: "cpu", "cuda", "cuda:N", or "auto" (cuda where torch has a CUDA device, else
             cpu). ``Twin.training["device"]`` says what ran: "cpu", or "cuda: " and the GPU.
         on_step: called after every optimiser step.
+        checkpoint: a folder for the state of the training; a training that finds its own there
+            goes on from it, and ends with the same bits as if never stopped.
 
     Raises:
         DTwinInputError: a cohort that does not fit the spec (code ``cohort``), no such device
-            (``device``), or one whose memory is too small (``too_large``).
+            (``device``), one whose memory is too small (``too_large``), settings of a recipe
+            that does not fit the spec (``train_config``), or a checkpoint of another training
+            (``checkpoint``).
         BackendUnavailableError: the named device is not here.
         FloatingPointError: the loss is no longer a finite number.
     """
-    config = config or TrainConfig()
+    config = config or default_config(spec)
     place = find_device(device)
     _check(cohort, spec)
     segments = cut_segments(cohort, spec)
     z = cohort.connectomes.fisher_z().astype(np.float32)
-    edge_mean = np.nanmean(z, axis=0)
-    edge_sd = np.maximum(np.nanstd(z, axis=0), np.float32(MIN_EDGE_SD))
+    edge_mean, edge_sd = _edge_scale(z, config)
     z = np.where(np.isnan(z), edge_mean, z)
-    x = torch.from_numpy((z - edge_mean) / edge_sd if spec.standardize else z)
-
+    x = (z - edge_mean) / edge_sd if spec.standardize else z
+    digest = input_digest(cohort.connectomes)
+    # The twin is made, and so checked, before the time is spent on training it.
+    untrained = _twin(spec, cohort, segments, edge_mean, edge_sd)
+    descent = Descent(count_steps(config, segments), config.seed, on_step)
+    if checkpoint is not None:
+        descent.checkpoint = open_checkpoint(checkpoint, spec, config, digest, describe(place))
     with seeded(config.seed, place):
-        network = HyperNetwork(spec, config.init)
-        # The twin is made, and so checked, before the time is spent on training it.
-        untrained = _twin(network, cohort, segments, edge_mean, edge_sd)
         try:
-            history = _optimise(network.to(place), x.to(place), segments, config, on_step)
+            layers = train_layers(cohort, segments, x, spec, config, place, descent)
         except torch.OutOfMemoryError as error:
             raise DTwinInputError(
                 "too_large",
                 "the memory of the device has no room for this training",
                 field="device",
                 got=describe(place),
-                fix="Lower TrainConfig.batch_subjects or batch_segments, or train on the CPU",
+                fix="Lower batch_subjects or batch_segments of the settings, or train on the CPU",
             ) from error
     return replace(
         untrained,
-        layers=network.numpy_layers(),
+        layers=layers,
         training={
+            "recipe": recipe_name(config),
             **asdict(config),
             "people": len(cohort),
-            "input_sha256": input_digest(cohort.connectomes),
+            "input_sha256": digest,
             "dtwin_fast": package_version(),
             "torch": torch.__version__,
             "device": describe(place),
-            "action_loss": [round(step.action_loss, 6) for step in history],
-            "bold_loss": [round(step.bold_loss, 6) for step in history],
+            "stage": [step.stage for step in descent.history],
+            "action_loss": [round(step.action_loss, 6) for step in descent.history],
+            "bold_loss": [round(step.bold_loss, 6) for step in descent.history],
         },
     )
 
 
+def _edge_scale(
+    z: npt.NDArray[np.float32], config: Config
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Mean and SD of every edge. The staged recipe takes one SD for all: its kernel regression
+    weighs an edge by how much people differ in it."""
+    sd = np.nanstd(z, axis=0)
+    if not isinstance(config, TrainConfig):
+        sd = np.full_like(sd, np.sqrt(np.mean(sd.astype(np.float64) ** 2)))
+    return np.nanmean(z, axis=0), np.maximum(sd, np.float32(MIN_EDGE_SD))
+
+
 def _twin(
-    network: HyperNetwork,
+    spec: TwinSpec,
     cohort: Cohort,
     segments: Segments,
     edge_mean: npt.NDArray[np.float32],
     edge_sd: npt.NDArray[np.float32],
 ) -> Twin:
-    spec = network.spec
-    contrasts = {name: TASKS[name].contrasts for name in cohort.tasks}
-    schedules = {name: data.schedule for name, data in cohort.tasks.items()}
+    # A second run of a task trains the same twin; the first one is what it predicts.
+    schedules = {name: data.schedule for name, data in cohort.tasks.items() if name in TASKS}
+    contrasts = {name: TASKS[name].contrasts for name in schedules}
     return Twin(
         spec=spec,
         regions=cohort.connectomes.regions or (),
-        layers=network.numpy_layers(),
+        layers=tuple(
+            Layer(np.zeros((n_out, n_in), np.float32), np.zeros(n_out, np.float32))
+            for n_in, n_out in layer_sizes(spec)
+        ),
         edge_mean=edge_mean,
         edge_sd=edge_sd,
         bold_sd=segments.bold_sd,
@@ -177,94 +152,6 @@ def _twin(
         },
         contrasts={name: tuple(contrasts[name]) for name in schedules},
     )
-
-
-def _optimise(
-    network: HyperNetwork,
-    x: Tensor,
-    segments: Segments,
-    config: TrainConfig,
-    on_step: Callable[[TrainStep], None] | None,
-) -> list[TrainStep]:
-    spec = network.spec
-    inputs = _beside(x, segments.inputs)
-    press = _beside(x, segments.press)
-    bold = None if segments.bold is None else _beside(x, segments.bold)
-    volumes = _beside(x, segments.volume_steps[segments.volume_steps >= segments.n_warm_up])
-    scored = slice(-len(volumes), None)
-    optimiser, schedule = _optimiser(network, config)
-    batches = _Batches(len(x), len(inputs), config)
-    history: list[TrainStep] = []
-    for step in range(1, config.n_steps + 1):
-        people, runs = (_beside(x, drawn) for drawn in batches.draw())
-        weights = network.weights(x[people])
-        outputs = rollout(spec.cell, weights, inputs[runs]).outputs
-        actions, predicted = outputs.split([spec.n_actions, len(spec.bold_regions)], dim=-1)
-        presses = press[people][:, runs]
-        steps = slice(segments.n_warm_up, None)
-        action_loss = HEAD_LOSSES[spec.head](actions[:, :, steps], presses[:, :, steps])
-        loss = action_loss
-        series_loss = action_loss.new_zeros(())
-        if bold is not None:
-            series = bold[people][:, runs][:, :, scored]
-            series_loss = bold_loss(predicted[:, :, volumes], series)
-            loss = action_loss + config.bold_weight * series_loss
-        # The one look at values of the device in a step: the host waits for it here.
-        total, of_actions, of_bold = torch.stack([loss, action_loss, series_loss]).tolist()
-        if not math.isfinite(total):
-            raise FloatingPointError(
-                f"the loss is {total} at step {step}; lower TrainConfig.learning_rate "
-                f"({config.learning_rate}), or look for extreme values in the cohort"
-            )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
-        optimiser.step()
-        schedule.step()
-        history.append(TrainStep(step, config.n_steps, of_actions, of_bold))
-        if on_step is not None:
-            on_step(history[-1])
-    return history
-
-
-def _beside(tensor: Tensor, array: npt.NDArray[Any]) -> Tensor:
-    return torch.from_numpy(array).to(tensor.device)
-
-
-def _optimiser(
-    network: HyperNetwork, config: TrainConfig
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    # Adam moves every weight by about the learning rate, so a layer's output moves with
-    # its fan-in: 4,950 edges would swamp 64 units. Rates go as 1 / fan_in, relative to the
-    # last layer (Yang et al. 2022, Tensor Programs V).
-    *hidden, last = network.linears()
-    groups: list[dict[str, object]] = [{"params": [layer.bias for layer in network.linears()]}]
-    rates = [config.learning_rate]
-    for layer in (*hidden, last):
-        groups.append({"params": [layer.weight], "weight_decay": config.weight_decay})
-        rates.append(config.learning_rate * last.in_features / layer.in_features)
-    optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
-    return optimiser, torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rates, total_steps=config.n_steps
-    )
-
-
-class _Batches:
-    """Batches of people in shuffled epochs, each with a random set of segments."""
-
-    def __init__(self, n_people: int, n_segments: int, config: TrainConfig) -> None:
-        self._rng = np.random.default_rng(config.seed)
-        self._n_people = n_people
-        self._n_segments = n_segments
-        self._size = (min(config.batch_subjects, n_people), min(config.batch_segments, n_segments))
-        self._queue = np.empty(0, np.int64)
-
-    def draw(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        n_people, n_segments = self._size
-        if len(self._queue) < n_people:
-            self._queue = self._rng.permutation(self._n_people)
-        people, self._queue = self._queue[:n_people], self._queue[n_people:]
-        return people, self._rng.choice(self._n_segments, n_segments, replace=False)
 
 
 def _check(cohort: Cohort, spec: TwinSpec) -> None:
@@ -302,14 +189,3 @@ def _check(cohort: Cohort, spec: TwinSpec) -> None:
                 got=str(got),
                 fix="Take a preset with these sizes, or replace its fields (dataclasses.replace)",
             )
-
-
-def _config_error(field: str, wanted: str, got: object) -> DTwinInputError:
-    return DTwinInputError(
-        "train_config",
-        "training cannot be done like this",
-        field=field,
-        wanted=wanted,
-        got=repr(got),
-        fix="Start from TrainConfig(), which has working values",
-    )

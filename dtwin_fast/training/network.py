@@ -19,12 +19,15 @@ class HyperNetwork(nn.Module):
     Args:
         spec: sizes and dropout rate.
         init: a key of ``INITIALISERS``.
+        n_features: length of the input; None takes the edges of the spec.
 
     Raises:
         DTwinInputError: no such initialiser (code ``init``) or cell (code ``cell``).
     """
 
-    def __init__(self, spec: TwinSpec, init: str = "hyperfan") -> None:
+    def __init__(
+        self, spec: TwinSpec, init: str = "hyperfan", n_features: int | None = None
+    ) -> None:
         super().__init__()
         if init not in INITIALISERS:
             raise DTwinInputError(
@@ -37,7 +40,9 @@ class HyperNetwork(nn.Module):
             )
         self.spec = spec
         self.dropout = nn.Dropout(spec.dropout)
-        self.layers = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in layer_sizes(spec))
+        (n_edges, n_first), *others = layer_sizes(spec)
+        sizes = [(n_edges if n_features is None else n_features, n_first), *others]
+        self.layers = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in sizes)
         INITIALISERS[init](self.linears(), spec)
 
     def linears(self) -> list[nn.Linear]:

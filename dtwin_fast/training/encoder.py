@@ -1,0 +1,37 @@
+"""From features to latent numbers: the first layer in closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+
+
+def interpolate(
+    x: npt.NDArray[np.float32], z: Float64, ridge: float
+) -> tuple[npt.NDArray[np.float32], Float64]:
+    """Linear map from features to latents, the smallest that gives the training people theirs.
+
+    Kernel ridge regression z = K (K + ridge I)^-1 z with K = x x' of unit mean diagonal. With far
+    more edges than people, most of K's spectrum is noise that is nearly the same in all
+    directions, and does a ridge's work: a penalty of its own hardly helps with new people
+    (Bartlett et al. 2020, Benign overfitting), and would keep the map from telling the training
+    people apart.
+
+    Args:
+        x: (S,F) features with mean 0 over people.
+        z: (S,D) latents.
+        ridge: of K's unit diagonal.
+
+    Returns:
+        (D,F) float32 weight and (D,) intercept: z = weight x + intercept.
+    """
+    mean: Float64 = z.mean(axis=0)
+    kernel = (x @ x.T).astype(np.float64)
+    scale = np.trace(kernel) / len(x)
+    if not scale > 0:  # features that are the same for everyone tell nothing
+        return np.zeros((z.shape[1], x.shape[1]), np.float32), mean
+    dual = np.linalg.solve(kernel / scale + ridge * np.eye(len(x)), z - mean)
+    weight: npt.NDArray[np.float32] = (dual.T / scale).astype(np.float32) @ x
+    return weight, mean

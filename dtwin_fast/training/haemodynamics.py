@@ -1,0 +1,150 @@
+"""BOLD of the group: what the chains of slow units take, and how BOLD is read from them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from ..spec import TwinSpec
+from .segments import Segments
+from .units import CHAIN_TAU_S, CHAIN_UNITS, n_chains, n_fast
+
+Float64 = npt.NDArray[np.float64]
+
+_RIDGES = 10.0 ** np.arange(-2, 3.5, 0.5)
+_FOLDS = 5
+_SMALLEST_SD = 1e-2
+"""Directions of the features with a smaller share of the largest SD are rounding and chance."""
+
+
+def mixtures(spec: TwinSpec, segments: Segments, fast: npt.NDArray[np.float32]) -> Float64:
+    """(chains, fast units) what each chain takes, of unit variance over time.
+
+    First what tells the conditions of the tasks best from the rest of the run, as the
+    regressors of a GLM do; then, as far as there are chains, the directions that carry most of
+    the group's BOLD (reduced-rank regression, Izenman 1975).
+
+    Args:
+        spec: sizes.
+        segments: the training data, M segments.
+        fast: (D,M,T,fast units) states of the fast units over D draws of ``Segments.vary``.
+            What does not hold in all draws, as the identity of a stimulus, tells nothing.
+    """
+    n_units = n_fast(spec)
+    states = fast[:, :, segments.n_warm_up :].reshape(-1, n_units).astype(np.float64)
+    covariance = np.cov(states.T) + 1e-9 * np.eye(n_units)
+    shown = _conditions(spec, segments)[:, segments.n_warm_up :]
+    shown = np.broadcast_to(shown, (len(fast), *shown.shape)).reshape(len(states), -1)
+    together = (states - states.mean(axis=0)).T @ (shown - shown.mean(axis=0)) / len(states)
+    ridge = 1e-4 * np.trace(covariance) / n_units
+    of_conditions = np.linalg.solve(covariance + ridge * np.eye(n_units), together)
+
+    features = _chains(spec, fast, segments.scored_volume_steps).reshape(-1, CHAIN_UNITS * n_units)
+    slope, _ = _regress(features, *_targets(segments, len(fast)))
+    slope = slope.reshape(CHAIN_UNITS, n_units, -1).swapaxes(0, 1).reshape(n_units, -1)
+    middle = features.reshape(-1, CHAIN_UNITS, n_units)[:, CHAIN_UNITS // 2]
+    root = np.linalg.cholesky(np.cov(middle.T) + 1e-6 * np.eye(n_units))
+    strongest = np.linalg.svd(root.T @ slope, full_matrices=False)[0]
+    of_bold = np.linalg.solve(root.T, strongest)
+
+    chosen = np.concatenate([of_conditions, of_bold], axis=1)[:, : n_chains(spec)]
+    sd = np.sqrt(np.einsum("fj,fg,gj->j", chosen, covariance, chosen))
+    return (chosen / np.where(sd > 0, sd, 1.0)).T
+
+
+def readout(
+    spec: TwinSpec, segments: Segments, slow: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """BOLD of the group from the chains: weight (regions, chain units) and bias (regions,).
+
+    Args:
+        spec: sizes.
+        segments: the training data, M segments.
+        slow: (D,M,T,chain units) states over D draws of ``Segments.vary``.
+    """
+    at_volumes = slow[:, :, segments.scored_volume_steps]
+    features = at_volumes.reshape(-1, slow.shape[-1]).astype(np.float64)
+    weight, bias = _regress(features, *_targets(segments, len(slow)))
+    return weight.T.astype(np.float32), bias.astype(np.float32)
+
+
+def _targets(segments: Segments, n_draws: int) -> tuple[Float64, npt.NDArray[np.int64]]:
+    """The group's mean BOLD at the scored volumes, once for each draw, and folds of segments."""
+    assert segments.bold is not None
+    n_scored = len(segments.scored_volume_steps)
+    series = segments.bold[:, :, -n_scored:]
+    measured = ~np.isnan(series)
+    mean = np.nansum(series, axis=0, dtype=np.float64) / np.maximum(measured.sum(axis=0), 1)
+    rows = np.where(measured.any(axis=0), mean, np.nan).reshape(-1, series.shape[-1])
+    folds = np.repeat(np.arange(len(segments)) % _FOLDS, n_scored)
+    return np.tile(rows, (n_draws, 1)), np.tile(folds, n_draws)
+
+
+def _regress(
+    features: Float64, targets: Float64, folds: npt.NDArray[np.int64]
+) -> tuple[Float64, Float64]:
+    """Ridge regression on whitened features; the ridge that predicts other segments best.
+
+    Returns:
+        slope (features, regions) and intercept (regions,).
+    """
+    known = np.isfinite(targets).all(axis=1)
+    features, targets, folds = features[known], targets[known], folds[known]
+    x_mean, y_mean = features.mean(axis=0), targets.mean(axis=0)
+    x, y = features - x_mean, targets - y_mean
+    values, vectors = np.linalg.eigh(x.T @ x / len(x))
+    kept = values > _SMALLEST_SD**2 * values[-1]
+    whiten = vectors[:, kept] / np.sqrt(values[kept])
+    x = x @ whiten
+    moments = [
+        (x[folds == f].T @ x[folds == f], x[folds == f].T @ y[folds == f], (folds == f).sum())
+        for f in np.unique(folds)
+    ]
+    xx, xy, n = (sum(m[i] for m in moments) for i in range(3))
+    eye = np.eye(x.shape[1])
+    errors = []
+    for ridge in _RIDGES:
+        error = 0.0
+        for xx_f, xy_f, n_f in moments:
+            b = np.linalg.solve(
+                (xx - xx_f) / max(n - n_f, 1) + ridge * eye, (xy - xy_f) / max(n - n_f, 1)
+            )
+            error += float(np.einsum("ij,ik,kj->", b, xx_f, b) - 2 * np.sum(b * xy_f))
+        errors.append(error)
+    best = _RIDGES[int(np.argmin(errors))]
+    slope = whiten @ np.linalg.solve(xx / n + best * eye, xy / n)
+    return slope, y_mean - x_mean @ slope
+
+
+def _chains(spec: TwinSpec, fast: npt.NDArray[np.float32], steps: npt.NDArray[np.int64]) -> Float64:
+    """(D,M,steps,units of a chain, fast units): every fast unit seen through a chain."""
+    n_draws, n_segments, _, n_units = fast.shape
+    leak = math.exp(-spec.dt_s / CHAIN_TAU_S)
+    now = np.zeros((n_draws, n_segments, CHAIN_UNITS, n_units))
+    seen = np.empty((n_draws, n_segments, len(steps), CHAIN_UNITS, n_units))
+    for step in range(1, steps[-1] + 1):
+        driven = np.concatenate([fast[:, :, step - 1, None], now[:, :, :-1]], axis=2)
+        now = leak * now + (1 - leak) * driven
+        seen[:, :, steps == step] = now[:, :, None]
+    return seen
+
+
+def _conditions(spec: TwinSpec, segments: Segments) -> Float64:
+    """(M,T,conditions) 1 while a stimulus of the condition acts on the states, else 0."""
+    names = [
+        (run, condition)
+        for run, schedule in segments.schedules.items()
+        for condition in dict.fromkeys(schedule.condition)
+    ]
+    n_steps = segments.inputs.shape[1]
+    shown = np.zeros((len(segments), n_steps, len(names)))
+    for row, (run, start) in enumerate(zip(segments.run, segments.start, strict=True)):
+        schedule = segments.schedules[run]
+        windows = schedule.response_windows(spec.dt_s)[:, 0] + 1 - start
+        lengths = np.maximum(np.rint(schedule.duration_s / spec.dt_s).astype(np.int64), 1) + 2
+        for first, length, condition in zip(windows, lengths, schedule.condition, strict=True):
+            here = slice(max(first, 0), max(first + length, 0))
+            shown[row, here, names.index((run, condition))] = 1
+    return shown

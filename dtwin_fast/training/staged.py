@@ -1,0 +1,320 @@
+"""The staged recipe: first what everyone shares, then what makes a person, then the connectome.
+
+1. ``group``: one RNN for all, from the presses of everybody added up. The sum of the people's
+   log-likelihoods under shared weights needs only how many pressed what at each step, so a step
+   sees the whole cohort for the cost of one person.
+2. ``people``: each person has a few latent numbers, which a small network turns into changes of
+   the weights; numbers and network are fitted to the presses together.
+3. Haemodynamic chains and their BOLD readout, by regression (``haemodynamics``).
+4. ``bold``: what the latent numbers change in that readout.
+5. The first layer, from connectomes to latent numbers, by kernel regression (``encoder``).
+
+Nothing here costs more with more edges but the last stage, one product of the cohort's edges.
+The result is the hypernetwork of the paper, layer by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ..cohort import Cohort
+from ..hypernetwork import Layer
+from ..spec import TwinSpec
+from ..torch import rollout
+from ..weights import count_weights, split_flat
+from . import haemodynamics
+from .config import StagedConfig
+from .descent import Descent, Group, Losses
+from .encoder import interpolate
+from .losses import bold_loss, hazard_loss, press_log_prob
+from .persons import first_latents
+from .segments import NOT_AT_RISK, Segments
+from .units import fast_start, n_fast, places, whole
+
+_DRAWS = 5
+"""Draws of ``Segments.vary`` that BOLD's regressions must hold in."""
+
+
+class Decoder(nn.Module):
+    """Latent numbers (S,D) -> Mish layers -> weights: base + rows (h(z) - h(0))."""
+
+    def __init__(
+        self, n_latents: int, widths: Sequence[int], base: npt.NDArray[np.float32]
+    ) -> None:
+        super().__init__()
+        sizes = pairwise((n_latents, *widths))
+        self.layers = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in sizes)
+        self.base = nn.Parameter(torch.from_numpy(base.copy()))
+        self.rows = nn.Parameter(torch.zeros(len(base), widths[-1]))
+
+    def linears(self) -> list[nn.Linear]:
+        """The layers, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
+    def hidden(self, z: Tensor) -> Tensor:
+        """(S,D) latents -> (S,widths[-1]) last hidden layer."""
+        for layer in self.linears():
+            z = nn.functional.mish(layer(z))
+        return z
+
+    def features(self, z: Tensor) -> Tensor:
+        """(S,D) latents -> (S,widths[-1]) last hidden layer, less what it is at z = 0."""
+        return self.hidden(z) - self.hidden(torch.zeros_like(z[:1]))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(S,D) latents -> (S,P) flat weights."""
+        return self.base + self.features(z) @ self.rows.T
+
+
+@dataclass
+class _Training:
+    """What the stages share."""
+
+    spec: TwinSpec
+    config: StagedConfig
+    segments: Segments
+    device: torch.device
+    descent: Descent
+
+    @property
+    def fast_spec(self) -> TwinSpec:
+        """The fast units as a network of their own."""
+        return replace(self.spec, n_hidden=n_fast(self.spec), bold_regions=())
+
+    def put(self, array: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def draw(
+        self, rng: np.random.Generator, chosen: npt.NDArray[np.int64] | slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
+        """Varied inputs (M,T,I), and the outputs (M,T,A) that stand for the actions."""
+        inputs, actions = self.segments.vary(rng, self.spec.dt_s)
+        return self.put(inputs[chosen]), self.put(actions[chosen])
+
+
+def train_staged(
+    cohort: Cohort,
+    segments: Segments,
+    x: npt.NDArray[np.float32],
+    spec: TwinSpec,
+    config: StagedConfig,
+    device: torch.device,
+    descent: Descent,
+) -> tuple[Layer, ...]:
+    """The layers of the hypernetwork, trained.
+
+    Args:
+        cohort: S people.
+        segments: the same people's data, cut.
+        x: (S,F) features of the people with mean 0, the input of the first layer.
+        spec: sizes; the cell must be ``rnn`` and the head ``hazard``.
+        config: settings of the stages.
+        device: where gradients are taken.
+        descent: counts the steps and keeps the checkpoints.
+    """
+    training = _Training(spec, config, segments, device, descent)
+    start = fast_start(spec, np.random.default_rng(config.seed))
+    base = np.concatenate([part.ravel() for part in start.values()])
+    has_presses = bool((segments.press != NOT_AT_RISK).any())
+    if has_presses:
+        base = _group(training, base)
+    z = torch.nn.Parameter(
+        training.put(first_latents(cohort, segments, config.n_latents).astype(np.float32))
+    )
+    torch.manual_seed(config.seed)
+    decoder = Decoder(z.shape[1], spec.hyper_hidden, base).to(device)
+    if has_presses:
+        _people(training, decoder, z)
+    with torch.no_grad():
+        base = decoder.base.cpu().numpy()
+    fast = split_flat(base[None], training.fast_spec)
+    flat = whole(spec, {name: part[0] for name, part in fast.items()}, _mixtures(training, base))
+    if segments.bold is not None:
+        _read_bold(training, flat)
+    bold_rows = _bold_rows(training, decoder, z, flat) if segments.bold is not None else None
+    return _layers(training, decoder, flat, bold_rows, x, z.detach().cpu().numpy())
+
+
+def _group(training: _Training, base: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    segments, config, spec = training.segments, training.config, training.fast_spec
+    n_codes = 1 + 2 * spec.n_actions
+    codes = np.stack([(segments.press == code).sum(axis=0) for code in range(n_codes)], axis=-1)
+    after = slice(segments.n_warm_up, None)
+    count = training.put((codes / codes[:, after].sum()).astype(np.float32))[:, after]
+    flat = torch.nn.Parameter(training.put(base)[None])
+
+    def loss(rng: np.random.Generator) -> Losses:
+        inputs, actions = training.draw(rng)
+        outputs = rollout(spec.cell, split_flat(flat, spec), inputs).outputs[0]
+        log_prob = press_log_prob(outputs.gather(-1, actions)[:, after])
+        # A wrong button of a task with two is impossible, and nobody pressed it: 0 x -inf.
+        total = -torch.where(count > 0, count * log_prob, 0.0).sum()
+        return Losses(total, total, torch.zeros_like(total))
+
+    rate = config.group_learning_rate * min(1.0, (32 / spec.n_hidden) ** 0.5)
+    training.descent.run(
+        "group", [Group({"flat": flat}, rate)], loss, config.group_steps, max_norm=0.5
+    )
+    trained: npt.NDArray[np.float32] = flat.detach().cpu().numpy()[0]
+    return trained
+
+
+@torch.no_grad()
+def _start_rows(training: _Training, decoder: Decoder, n_latents: int) -> None:
+    """Rows that give every matrix ``personal_share`` of the variance that its fan-in asks for.
+
+    After Chang, Flokas and Lipson 2020 (Principled weight initialization for hypernetworks).
+    """
+    z = torch.randn(256, n_latents, device=training.device)
+    spread = float(decoder.features(z).var(dim=0).mean()) * decoder.rows.shape[1]
+    for part in split_flat(decoder.rows.T, training.fast_spec).values():
+        if part.dim() == 3:
+            fan_in = part.shape[2]
+            part.normal_(0, (training.config.personal_share / fan_in / spread) ** 0.5)
+
+
+def _people(training: _Training, decoder: Decoder, z: Tensor) -> None:
+    segments, config, spec = training.segments, training.config, training.fast_spec
+    _start_rows(training, decoder, z.shape[1])
+    press = training.put(segments.press)
+    after = slice(segments.n_warm_up, None)
+
+    def loss(rng: np.random.Generator) -> Losses:
+        people, chosen = _batch(rng, config, press.shape[:2])
+        inputs, actions = training.draw(rng, chosen)
+        drawn = z[training.put(people)]
+        outputs = rollout(spec.cell, split_flat(decoder(drawn), spec), inputs).outputs
+        outputs = outputs.gather(-1, actions.expand(len(people), -1, -1, -1))
+        presses = press[training.put(people)][:, training.put(chosen)]
+        action = hazard_loss(outputs[:, :, after], presses[:, :, after])
+        prior = config.prior * (drawn**2).mean()
+        return Losses(action + prior, action, torch.zeros_like(action))
+
+    layers = {name: p for name, p in decoder.named_parameters() if name.startswith("layers")}
+    training.descent.run(
+        "people",
+        [
+            Group({"z": z}, config.latent_learning_rate),
+            Group(layers, config.learning_rate),
+            Group({"rows": decoder.rows}, config.learning_rate, config.weight_decay),
+            Group({"base": decoder.base}, 0.3 * config.learning_rate),
+        ],
+        loss,
+        config.n_steps,
+    )
+
+
+def _batch(
+    rng: np.random.Generator, config: StagedConfig, shape: tuple[int, ...]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    n_people, n_segments = shape
+    people = rng.choice(n_people, min(config.batch_subjects, n_people), replace=False)
+    return people, rng.choice(n_segments, min(config.batch_segments, n_segments), replace=False)
+
+
+@torch.no_grad()
+def _states(
+    training: _Training, spec: TwinSpec, flat: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """(D,M,T,H) states of the RNN with these weights over the draws."""
+    weights = split_flat(training.put(flat)[None], spec)
+    states = []
+    for draw in range(_DRAWS):
+        inputs, _ = training.draw(np.random.default_rng([training.config.seed, draw]))
+        rolled = rollout(spec.cell, weights, inputs, return_states=True)
+        assert rolled.states is not None
+        states.append(rolled.states[0].cpu().numpy())
+    return np.stack(states)
+
+
+def _mixtures(training: _Training, base: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    if training.segments.bold is None:
+        return np.empty((0, n_fast(training.spec)))
+    states = _states(training, training.fast_spec, base)
+    return haemodynamics.mixtures(training.spec, training.segments, states)
+
+
+def _read_bold(training: _Training, parts: dict[str, npt.NDArray[np.float32]]) -> None:
+    spec = training.spec
+    flat = np.concatenate([part.ravel() for part in parts.values()])
+    slow = _states(training, spec, flat)[..., n_fast(spec) :]
+    weight, bias = haemodynamics.readout(spec, training.segments, slow)
+    parts["w_out"][spec.n_actions :, n_fast(spec) :] = weight
+    parts["b_out"][spec.n_actions :] = bias
+
+
+def _bold_rows(
+    training: _Training, decoder: Decoder, z: Tensor, parts: dict[str, npt.NDArray[np.float32]]
+) -> npt.NDArray[np.float32]:
+    """(BOLD weights, last hidden) what the hidden layer changes in the readout of BOLD."""
+    segments, config, spec = training.segments, training.config, training.spec
+    fast_places, bold_places = places(spec)
+    flat = training.put(np.concatenate([part.ravel() for part in parts.values()]))
+    rows = torch.nn.Parameter(
+        torch.zeros(len(bold_places), decoder.rows.shape[1], device=training.device)
+    )
+    assert segments.bold is not None
+    series = training.put(segments.bold[:, :, -len(segments.scored_volume_steps) :])
+    volumes = training.put(segments.scored_volume_steps)
+    at_fast, at_bold = training.put(fast_places), training.put(bold_places)
+    n_regions, n_slow = len(spec.bold_regions), spec.n_hidden - n_fast(spec)
+
+    def loss(rng: np.random.Generator) -> Losses:
+        people, chosen = _batch(rng, config, series.shape[:2])
+        inputs, _ = training.draw(rng, chosen)
+        with torch.no_grad():
+            h = decoder.features(z[training.put(people)])
+            weights = flat.expand(len(people), -1).clone()
+            weights[:, at_fast] = decoder.base + h @ decoder.rows.T
+            named = split_flat(weights, spec)
+            rolled = rollout(spec.cell, named, inputs, return_states=True)
+            assert rolled.states is not None
+            slow = rolled.states[:, :, volumes, -n_slow:]
+        readout = flat[at_bold] + h @ rows.T
+        weight, bias = readout.split([n_regions * n_slow, n_regions], dim=1)
+        weight = weight.reshape(-1, 1, n_regions, n_slow)
+        predicted = slow @ weight.transpose(2, 3) + bias[:, None, None]
+        target = series[training.put(people)][:, training.put(chosen)]
+        error = bold_loss(predicted, target)
+        return Losses(error, torch.zeros_like(error), error)
+
+    group = Group({"rows": rows}, config.learning_rate, config.weight_decay)
+    training.descent.run("bold", [group], loss, config.bold_steps)
+    return rows.detach().cpu().numpy()
+
+
+@torch.no_grad()
+def _layers(
+    training: _Training,
+    decoder: Decoder,
+    parts: dict[str, npt.NDArray[np.float32]],
+    bold_rows: npt.NDArray[np.float32] | None,
+    x: npt.NDArray[np.float32],
+    z: npt.NDArray[np.float32],
+) -> tuple[Layer, ...]:
+    spec = training.spec
+    encode, mean = interpolate(x, z.astype(np.float64), training.config.ridge)
+    first, *others = (
+        (layer.weight.cpu().numpy(), layer.bias.cpu().numpy()) for layer in decoder.linears()
+    )
+    weight, bias = first
+    layers = [Layer(weight @ encode, (bias + weight @ mean).astype(np.float32))]
+    layers += [Layer(w.copy(), b.copy()) for w, b in others]
+    rows = np.zeros((count_weights(spec), decoder.rows.shape[1]), np.float32)
+    fast_places, bold_places = places(spec)
+    rows[fast_places] = decoder.rows.cpu().numpy()
+    if bold_rows is not None:
+        rows[bold_places] = bold_rows
+    flat = np.concatenate([part.ravel() for part in parts.values()])
+    # The decoder's features are 0 at z = 0; the hypernetwork's hidden layer is not.
+    at_zero = decoder.hidden(torch.zeros(1, z.shape[1], device=training.device))[0]
+    last_bias = flat - rows @ at_zero.cpu().numpy()
+    return (*layers, Layer(rows, last_bias.astype(np.float32)))
