@@ -1,4 +1,4 @@
-"""Tab-separated tables as the rest of the field reads them: a header row, n/a for missing."""
+"""Tables as the rest of the field reads them: a header row, n/a for missing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,20 @@ Cell = str | int | float | bool
 
 
 def write_tsv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """Write a table; floats with six significant digits, NaN as n/a (BIDS)."""
+    """Write a table with tabs; floats with six significant digits, NaN as n/a (BIDS)."""
+    _write(path, header, rows, "\t")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """The same with commas."""
+    _write(path, header, rows, ",")
+
+
+def _write(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]], delimiter: str
+) -> None:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, delimiter="\t", lineterminator="\n")
+    writer = csv.writer(buffer, delimiter=delimiter, lineterminator="\n")
     writer.writerow(header)
     writer.writerows([_text(cell) for cell in row] for row in rows)
     write_atomic(path, buffer.getvalue())

@@ -465,7 +465,8 @@ def test_files(report: Report, cohort: Cohort, tmp_path: Path) -> None:
     assert scores["statement"] == "In silico, not clinical."
     assert len(scores["rows"]) == len(report.rows)
     assert scores["settings"]["model"] == "krr"
-    assert len((tmp_path / "scores.tsv").read_text().splitlines()) == 1 + len(report.rows)
+    for name in ("scores.tsv", "scores.csv"):
+        assert len((tmp_path / name).read_text().splitlines()) == 1 + len(report.rows)
     lines = (tmp_path / "predictions" / "A_stroop_trials.tsv").read_text().splitlines()
     measured = report.runs["A", "stroop"].observed.choice != NOT_MEASURED
     assert len(lines) == 1 + measured.sum()

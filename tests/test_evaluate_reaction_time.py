@@ -109,10 +109,9 @@ def test_within_person_r_knows_no_person_and_no_condition():
 @pytest.mark.parametrize("conditions", [("con", "inc"), ("shape", "face")])
 def test_condition_effects_follow_the_tasks_contrast(conditions):
     predicted, observed = draw(5, conditions=conditions)
-    pressed = np.isfinite(observed.rt_s)
-    more, less = (pressed & (observed.condition == name) for name in conditions[::-1])
+    more, less = (observed.condition == name for name in conditions[::-1])
     effects = [
-        [row[m].astype(float).mean() - row[k].astype(float).mean() for row, m, k in zip(
+        [np.nanmean(row[m].astype(float)) - np.nanmean(row[k].astype(float)) for row, m, k in zip(
             rows, more, less, strict=True)]
         for rows in (predicted.rt_s, observed.rt_s)
     ]  # fmt: skip
@@ -120,6 +119,42 @@ def test_condition_effects_follow_the_tasks_contrast(conditions):
     assert rows == pytest.approx(np.array(effects).T)
     wanted = stats.pearsonr(*effects).statistic
     assert score("RT condition-effect r", predicted, observed) == pytest.approx(wanted)
+
+
+def test_who_missed_which_trial_gives_a_mean_over_people_no_condition_effect():
+    rng = np.random.default_rng(17)
+    n_people, n_trials = 40, 80
+    condition = np.tile(np.where(np.arange(n_trials) % 2, "inc", "con"), (n_people, 1))
+    item_s = 0.8 + 0.2 * rng.random(n_trials)
+    rt_s = (item_s + 0.02 * rng.normal(size=condition.shape)).astype(np.float32)
+    rt_s[rng.random(rt_s.shape) < 0.6 * rng.random((n_people, 1))] = np.nan
+    choice = np.where(np.isnan(rt_s), -1, 0).astype(np.int8)
+    observed = Observed(choice, rt_s, np.zeros(rt_s.shape, int), condition)
+    same = np.tile(item_s.astype(np.float32), (n_people, 1))
+    pressed_alone = Predicted(rt_s=np.where(np.isnan(rt_s), np.nan, same))
+    assert score("RT condition-effect r", pressed_alone, observed) > 0.5
+    assert score("RT condition-effect r", Predicted(rt_s=same), observed) == 0
+
+
+def test_condition_effects_are_of_the_trials_that_were_measured():
+    predicted, observed = draw(18)
+    observed.choice[:, 40:], observed.rt_s[:, 40:] = -2, np.nan
+    observed.choice[0, :3], observed.rt_s[0, :3] = -2, np.nan
+    rows = METRICS["RT condition-effect r"].summarise(predicted, observed)
+    guess, condition = predicted.rt_s[0, :40].astype(float), observed.condition[0, :40]
+    wanted = guess[condition == "inc"].mean() - guess[condition == "con"].mean()
+    assert rows[0, 0] == pytest.approx(wanted)
+
+
+def test_people_with_few_presses_in_a_condition_have_no_condition_effect():
+    predicted, observed = draw(19, silent=0)
+    inc = np.flatnonzero(observed.condition[2] == "inc")
+    observed.rt_s[2, inc[5:]] = np.nan
+    summarise = METRICS["RT condition-effect r"].summarise
+    assert np.isfinite(summarise(predicted, observed)).all()
+    observed.rt_s[2, inc[4]] = np.nan
+    rows = summarise(predicted, observed)
+    assert np.isnan(rows[:, 0]).tolist() == [person == 2 for person in range(len(rows))]
 
 
 def test_a_run_of_one_condition_has_no_effect():
@@ -238,7 +273,7 @@ def test_the_perfect_prediction(n_people):
     press = np.zeros((*observed.rt_s.shape, N_STEPS, 3), np.float32)
     step = np.floor(np.nan_to_num(observed.rt_s) / STEP_S).astype(int)
     np.put_along_axis(press, step[:, :, None, None], 1, axis=2)
-    perfect = Predicted(rt_s=np.nan_to_num(observed.rt_s), press_prob=press, step_s=STEP_S)
+    perfect = Predicted(rt_s=observed.rt_s, press_prob=press, step_s=STEP_S)
     for name in RT:
         if name.endswith((" r", "R2")):
             assert score(name, perfect, observed) == pytest.approx(1, abs=1e-5)
@@ -252,8 +287,9 @@ def test_unknown_people_are_left_out(name):
     everyone = METRICS[name].summarise(predicted, observed)
     guess, press, rt_s = predicted.rt_s.copy(), predicted.press_prob.copy(), observed.rt_s.copy()
     guess[1], press[1] = np.nan, np.nan
-    silent = np.isnan(rt_s[2])
-    guess[2, silent], press[2, silent] = np.nan, np.nan
+    if name != "RT condition-effect r":  # it counts what is said of silent trials too
+        silent = np.isnan(rt_s[2])
+        guess[2, silent], press[2, silent] = np.nan, np.nan
     rt_s[4] = np.nan
     seen = Observed(
         observed.choice, rt_s, observed.correct, observed.condition, reference=observed.reference

@@ -172,11 +172,12 @@ def test_json_takes_numbers_of_numpy():
     assert (read["model"], read["low"], read["n_people"]) == (0.5, None, 3)
 
 
-def test_the_tsv_has_a_column_for_every_baseline(tmp_path):
-    path = tmp_path / "scores.tsv"
+@pytest.mark.parametrize(("name", "delimiter"), [("scores.tsv", "\t"), ("scores.csv", ",")])
+def test_the_table_has_a_column_for_every_baseline(tmp_path, name, delimiter):
+    path = tmp_path / name
     write_table(path, ROWS)
     with path.open(newline="") as file:
-        read = list(csv.DictReader(file, delimiter="\t"))
+        read = list(csv.DictReader(file, delimiter=delimiter))
     assert len(read) == len(ROWS)
     assert read[0]["model"] == "0.971"
     assert read[0]["baseline:always correct"] == "0.958"

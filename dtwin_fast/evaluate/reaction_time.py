@@ -6,12 +6,14 @@ scored.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..cohort import NOT_MEASURED
 from ..tasks import TASKS
 from .observed import Observed
 from .predicted import Predicted
@@ -20,6 +22,8 @@ from .statistics import ROUNDING, complete, correlation, mean_where, person_rows
 Array = npt.NDArray[Any]
 
 QUANTILES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+FEWEST_PRESSES = 5
+"""In either condition, for a person's condition effect."""
 PROBABILITY_FLOOR = 1e-4
 """No step is taken to be less likely, given a press."""
 
@@ -102,14 +106,27 @@ def condition_effects(predicted: Predicted, observed: Observed) -> Array:
     """(S,2) predicted and observed difference of the mean RT between the task's conditions.
 
     Incongruent minus congruent, faces minus shapes: the signs are those of the first contrast
-    in ``TASKS`` whose conditions the run has. NaN for a run without.
+    in ``TASKS`` whose conditions the run has. NaN for a run without, and for people with fewer
+    than ``FEWEST_PRESSES`` in a condition.
+
+    The observed effect is of the trials in which the person pressed, the predicted one of all
+    trials that any of these people was measured in. Were it of the person's presses too, it
+    would tell people apart by the trials that they missed: items differ, so one mean over
+    people gives whoever missed others another effect. So what says the same of everybody has
+    one effect for all and a correlation of 0.
     """
     more, less = effect_trials(observed)
-    pressed = np.isfinite(observed.rt_s)
-    times = (_times(predicted, observed), observed.rt_s)
-    return person_rows(
-        *(mean_where(t, pressed & more) - mean_where(t, pressed & less) for t in times)
-    )
+    times = _times(predicted, observed)
+    asked = (observed.choice != NOT_MEASURED).any(axis=0) & np.isfinite(times)
+    said = mean_where(times, asked & more) - mean_where(times, asked & less)
+    return person_rows(said, observed_effects(observed))
+
+
+def observed_effects(observed: Observed) -> Array:
+    """(S,) the observed part of :func:`condition_effects`, seconds."""
+    conditions = [trials & np.isfinite(observed.rt_s) for trials in effect_trials(observed)]
+    more, less = (mean_where(observed.rt_s, pressed) for pressed in conditions)
+    return np.where(_enough(conditions), more - less, np.nan)
 
 
 def effect_trials(observed: Observed) -> tuple[Array, Array]:
@@ -182,10 +199,10 @@ def delta_plot(predicted: Predicted, observed: Observed) -> DeltaPlot:
     """The condition effect at each of ``QUANTILES`` (De Jong et al. 1994).
 
     A person's predicted distribution is the mean over the trials in which they pressed. People
-    need five presses in both conditions.
+    need ``FEWEST_PRESSES`` in both conditions.
     """
     conditions = [mask & np.isfinite(observed.rt_s) for mask in effect_trials(observed)]
-    enough = (conditions[0].sum(axis=1) >= 5) & (conditions[1].sum(axis=1) >= 5)
+    enough = _enough(conditions)
     prob, _, _ = _press_steps(predicted, observed)
     observed_q, predicted_q = np.full((2, 2, len(prob), len(QUANTILES)), np.nan)
     for c, trials in enumerate(conditions):
@@ -195,6 +212,12 @@ def delta_plot(predicted: Predicted, observed: Observed) -> DeltaPlot:
             mixture = prob[person, own].mean(axis=0)
             predicted_q[c, person] = _step_quantiles(mixture, predicted.step_s)
     return DeltaPlot(*_mean_and_delta(observed_q), *_mean_and_delta(predicted_q))
+
+
+def _enough(conditions: Sequence[Array]) -> Array:
+    """(S,) bool from (S,N) presses in each condition."""
+    fewest: Array = np.min([pressed.sum(axis=1) for pressed in conditions], axis=0)
+    return fewest >= FEWEST_PRESSES
 
 
 def _mean_and_delta(quantiles: Array) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ from ..metrics import pearson
 from . import bold, identification
 from .observed import Observed
 from .predicted import Predicted
-from .reaction_time import effect_trials
+from .reaction_time import observed_effects
 from .statistics import mean_over_people, mean_where, spearman_brown
 
 Array = npt.NDArray[Any]
@@ -71,16 +71,10 @@ def _mean_time(observed: Observed) -> Array:
     return mean_where(observed.rt_s, np.isfinite(observed.rt_s))
 
 
-def _condition_effect(observed: Observed) -> Array:
-    pressed = np.isfinite(observed.rt_s)
-    more, less = (pressed & trials for trials in effect_trials(observed))
-    return mean_where(observed.rt_s, more) - mean_where(observed.rt_s, less)
-
-
 _OF_PERSON: dict[str, Callable[[Observed], Array]] = {
     "error-rate r": _error_rate,
     "RT person-mean r": _mean_time,
-    "RT condition-effect r": _condition_effect,
+    "RT condition-effect r": observed_effects,
 }
 
 

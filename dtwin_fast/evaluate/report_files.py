@@ -29,14 +29,15 @@ def write_report(report: Report, folder: Path, bold_regions: Sequence[str]) -> N
 
     ::
 
-        scores.tsv                          the table, a column for every predictor
+        scores.tsv, scores.csv              the table, a column for every predictor
         predictions/SPLIT_RUN_trials.tsv    each trial of each test person: done and predicted
         predictions/SPLIT_RUN_contrasts.tsv their maps, measured and predicted
         figures/SPLIT_RUN_*.png             where matplotlib is installed
         scores.json                         table, exchanged connectomes, flags, settings; last
     """
     (folder / SCORES_FILE).unlink(missing_ok=True)
-    write_table(folder / "scores.tsv", report.rows)
+    for name in ("scores.tsv", "scores.csv"):
+        write_table(folder / name, report.rows)
     for (split, run), result in report.runs.items():
         stem = folder / "predictions" / f"{split}_{run}"
         write_tsv(stem.with_name(f"{stem.name}_trials.tsv"), *_trials(result))

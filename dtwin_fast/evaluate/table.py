@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
-from ..tables import Cell, write_tsv
+from ..tables import Cell, write_csv, write_tsv
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -123,7 +123,7 @@ def to_dict(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows as a tab-separated table, a column for every baseline."""
+    """Write the rows as a table, a column for every baseline: commas for ``.csv``, else tabs."""
     names = list(dict.fromkeys(name for row in rows for name in row.baselines))
     own = [part.name for part in fields(Row) if part.name != "baselines"]
     own += ["beats_floor", "verdict"]
@@ -133,7 +133,8 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
         + [STATEMENT]
         for row in rows
     ]
-    write_tsv(path, [*own, *(f"baseline:{name}" for name in names), "statement"], cells)
+    write = write_csv if path.suffix == ".csv" else write_tsv
+    write(path, [*own, *(f"baseline:{name}" for name in names), "statement"], cells)
 
 
 _COLUMNS = (
