@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 STATEMENT = "In silico, not clinical"
-_OBSERVED = {"color": "black", "marker": "o", "label": "observed"}
-_PREDICTED = {"color": "#0072b2", "marker": "s", "linestyle": "--", "label": "predicted"}
+_OBSERVED: dict[str, Any] = {"color": "black", "marker": "o", "label": "observed"}
+_PREDICTED: dict[str, Any] = {
+    "color": "#0072b2",
+    "marker": "s",
+    "linestyle": "--",
+    "label": "predicted",
+}
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "black")
 _MARKERS = "os^vDPX*"
 """Colours that the colour-blind tell apart (Okabe & Ito 2008), and marks for grey prints."""
+_MOST_MARKS = 30
+_MOST_TICKS = 8
 
 
 def draw_delta(path: Path, delta: DeltaPlot, title: str) -> None:
@@ -38,7 +45,8 @@ def draw_delta(path: Path, delta: DeltaPlot, title: str) -> None:
     figure, axes = _figure(title)
     axes.axhline(0, color="0.8", linewidth=1)
     axes.plot(1000 * delta.observed_mean_s, 1000 * delta.observed_delta_s, **_OBSERVED)
-    axes.plot(1000 * delta.predicted_mean_s, 1000 * delta.predicted_delta_s, **_PREDICTED)
+    if np.isfinite(delta.predicted_delta_s).any():
+        axes.plot(1000 * delta.predicted_mean_s, 1000 * delta.predicted_delta_s, **_PREDICTED)
     axes.set(xlabel="mean of the two conditions (ms)", ylabel="condition effect (ms)")
     axes.legend(frameon=False)
     _write(figure, path)
@@ -81,8 +89,8 @@ def draw_person_means(path: Path, means_s: Array, title: str) -> None:
         margin = 0.05 * max(np.ptp(ms), 1.0)
         limits = (ms.min() - margin, ms.max() + margin)
         axes.set(xlim=limits, ylim=limits)
-        axes.legend(frameon=False, loc="upper left")
-    axes.scatter(ms[:, 0], ms[:, 1], s=14, color="#0072b2", alpha=0.6, linewidths=0)
+    axes.scatter(ms[:, 0], ms[:, 1], s=14, color="#0072b2", alpha=0.6, linewidths=0, label="person")
+    axes.legend(frameon=False)
     axes.set(
         xlabel="predicted mean reaction time (ms)",
         ylabel="observed mean reaction time (ms)",
@@ -96,17 +104,22 @@ def draw_curves(
 ) -> None:
     """Learning or loss curves: name -> x and y values of a line.
 
-    The x axis is logarithmic where the numbers span more than a factor of 20.
+    The x axis is logarithmic where the numbers span more than a factor of 20 without 0.
     """
     figure, axes = _figure(title)
+    figure.set_size_inches(6.4, 4.0)
     for i, (name, (at, values)) in enumerate(curves.items()):
-        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        marker = _MARKERS[i % len(_MARKERS)] if len(at) <= _MOST_MARKS else None
+        colour = _COLOURS[i % len(_COLOURS)]
         axes.plot(at, values, label=name, color=colour, marker=marker, markersize=4)
     if curves:
-        every_x = np.concatenate([at for at, _ in curves.values()])
-        if every_x.min() > 0 and every_x.max() > 20 * every_x.min():
+        places = np.unique(np.concatenate([at for at, _ in curves.values()]))
+        if places[0] > 0 and places[-1] > 20 * places[0]:
             axes.set_xscale("log")
-        axes.legend(frameon=False)
+            if len(places) <= _MOST_TICKS:
+                axes.set_xticks(places, [f"{place:g}" for place in places])
+                axes.minorticks_off()
+        figure.legend(frameon=False, loc="outside right upper")
     axes.set(xlabel=x, ylabel=y)
     _write(figure, path)
 
