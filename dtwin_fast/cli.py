@@ -10,15 +10,18 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from .commands import bench, demo, doctor, predict, simulate, train
+from .commands import bench, cohort, demo, doctor, evaluate, predict, simulate, study, train
 from .errors import DTwinError, DTwinInputError
 from .provenance import package_version
 
 COMMANDS = {
     "demo": (demo, "simulate people, train a twin, predict others, print a table"),
     "simulate": (simulate, "write a simulated cohort"),
+    "cohort": (cohort, "read a cohort of real people"),
     "train": (train, "train a twin on a cohort folder"),
     "predict": (predict, "predict choices, reaction times and BOLD from connectomes"),
+    "evaluate": (evaluate, "score a twin beside floors, ceilings and nulls"),
+    "study": (study, "results on data sets of real people"),
     "bench": (bench, "time the engine beside torch, JAX and ONNX Runtime"),
     "doctor": (doctor, "say what was built and what this machine offers"),
 }
@@ -38,6 +41,9 @@ USAGE_CODES = {
     "n_threads",
     "simulation",
     "cohort_options",
+    "predictor",
+    "split",
+    "argument",
 }
 """Input errors that are the command line's, not a file's."""
 

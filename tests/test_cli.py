@@ -126,9 +126,15 @@ def test_help_explains_every_option() -> None:
 
 
 def _parsers() -> list[argparse.ArgumentParser]:
-    parser = cli.build_parser()
-    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return [parser, *commands.choices.values()]
+    return _below(cli.build_parser())
+
+
+def _below(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    parsers = [parser]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            parsers += [below for sub in action.choices.values() for below in _below(sub)]
+    return parsers
 
 
 def test_the_exit_codes_in_the_help_are_those_of_the_code() -> None:
@@ -164,6 +170,13 @@ def test_version(run: Run) -> None:
         ["demo", "--people", "19"],
         ["demo", "--steps", "1.5"],
         ["doctor", "--all"],
+        ["cohort"],
+        ["cohort", "paint", "folder", "--out", "x"],
+        ["cohort", "tables", "--out", "x"],
+        ["evaluate", "cohort", "--folds", "1"],
+        ["evaluate", "cohort", "--nulls", "-1"],
+        ["study", "paint", "folder", "--out", "x"],
+        ["study", "pain-sites", "folder"],
         ["bench", "--cases", "paint"],
         ["bench", "--cases", ""],
         ["bench", "--peers", "jax,numpy"],
@@ -373,6 +386,12 @@ UNREADABLE: dict[str, Case] = {
     ),
     "no regions for an array": lambda i, f: ["predict", i.model, i.fc, "--out", f / "out"],
     "a cohort that is none": lambda i, f: ["train", f, "--out", f / "out"],
+    "a cohort to evaluate that is none": lambda i, f: ["evaluate", f, "--model", "krr"],
+    "a release that is none": lambda i, f: ["cohort", "tcp", f / "nowhere", "--out", f / "out"],
+    "trials that are none": lambda i, f: [
+        *("cohort", "tables", "--trials", i.regions, "--out", f / "out"),
+    ],
+    "a study of an empty folder": lambda i, f: ["study", "pain-sites", f, "--out", f / "out"],
 }
 USAGE: dict[str, Case] = {
     "unknown task": _with("--task", "chess"),
@@ -387,6 +406,14 @@ USAGE: dict[str, Case] = {
     "a GPU too many": lambda i, f: ["train", f, "--out", f / "out", "--device", "cuda:99"],
     "train into a full folder": lambda i, f: ["train", f, "--out", i.model],
     "demo into a folder not its own": lambda i, f: ["demo", "--out", i.model],
+    "unknown baseline": lambda i, f: ["evaluate", f, "--model", "krr", "--baselines", "abacus"],
+    "a model that is none": lambda i, f: ["evaluate", f, "--model", "abacus"],
+    "evaluate into a full folder": lambda i, f: ["evaluate", f, "--model", "krr", "--out", i.model],
+    "a TR that is none": lambda i, f: [
+        *("cohort", "tables", "--trials", i.regions, "--tr", "0", "--out", f / "out"),
+    ],
+    "cohort into a full folder": lambda i, f: ["cohort", "tcp", f, "--out", i.model],
+    "study into a full folder": lambda i, f: ["study", "pain-sites", f, "--out", i.model],
     "more people than can be": lambda i, f: ["simulate", "--out", f / "o", "--people", 10**8],
 }
 

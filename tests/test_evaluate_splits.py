@@ -203,7 +203,7 @@ def test_usable_leaves_out_constant_series_and_people_without_data(with_bold: Co
     assert [("constant" in f, "sub-00008" in f) for f in flags[:2]] == [(True, True)] * 2
     assert "sub-00006" in flags[2]
     assert usable(with_bold)[1] == []
-    with pytest.raises(DTwinInputError, match=r"\[split\]"):
+    with pytest.raises(DTwinInputError, match=r"\[no_trials\]"):
         usable(blank(with_bold))
 
 

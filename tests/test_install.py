@@ -19,7 +19,7 @@ from dtwin_fast.twin import Twin
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = (
     *("torch", "triton", "nilearn", "nibabel", "h5py", "pandas", "scipy", "xarray", "tqdm"),
-    "pip",
+    *("sklearn", "rich", "matplotlib", "pip"),
 )
 
 pytestmark = pytest.mark.slow
@@ -154,7 +154,7 @@ def test_dtwin_doctor_names_what_is_missing(python: Path) -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "reference: no: torch is not installed" in ran.stdout
     assert "triton: no: torch and triton not installed" in ran.stdout
-    for extra in ("torch", "triton", "neuro", "xarray", "cli"):
+    for extra in ("torch", "triton", "neuro", "xarray", "cli", "evaluate", "report"):
         assert f"pip install 'dtwin_fast[{extra}]'" in ran.stdout
 
 
@@ -163,11 +163,12 @@ def test_dtwin_doctor_names_what_is_missing(python: Path) -> None:
     [
         (["demo", "--out", "{out}"], "demo"),
         (["bench"], "bench"),
+        (["study", "pain-sites", "{in}", "--out", "{out}"], "evaluate"),
         (["train", "{out}/cohort", "--out", "{out}/model"], "torch"),
         (["simulate", "--out", "{out}", "--people", "3", "--n-regions", "16"], "neuro"),
         (["predict", "{in}/model", "{in}/x.pconn.nii", "--out", "{out}"], "neuro"),
     ],
-    ids=["demo", "bench", "train", "simulate", "predict CIFTI"],
+    ids=["demo", "bench", "study", "train", "simulate", "predict CIFTI"],
 )
 def test_a_missing_extra_is_one_line_with_the_way_out(
     python: Path, inputs: Path, tmp_path: Path, words: list[str], extra: str

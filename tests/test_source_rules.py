@@ -27,7 +27,7 @@ UNSAFE_CALLS = {
 }
 HEAVY = (
     *("torch", "nilearn", "pandas", "scipy", "h5py", "nibabel", "xarray", "sklearn", "tqdm"),
-    *("jax", "onnx", "onnxruntime", "triton"),
+    *("jax", "onnx", "onnxruntime", "triton", "rich", "matplotlib"),
 )
 
 
@@ -108,6 +108,8 @@ def loaded_after(statement: str) -> set[str]:
         "import dtwin_fast.tasks.design",
         "import dtwin_fast.cohort_files, dtwin_fast.prediction_files",
         "import dtwin_fast.kernels, dtwin_fast.export",
+        "import dtwin_fast.datasets, dtwin_fast.studies",
+        "import dtwin_fast.evaluate.report_files",
         "import dtwin_fast.benchmarks.suite, dtwin_fast.benchmarks.report",
         "from dtwin_fast.commands.doctor import examine; examine()",
     ],

@@ -24,7 +24,9 @@ REGIONS_HELP = "table of region names, for series or connectomes without names"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the sub-commands."""
-    sources = parser.add_subparsers(required=True, metavar="SOURCE", dest="source")
+    sources = parser.add_subparsers(
+        required=True, metavar="SOURCE", dest="source", help="where the data come from"
+    )
 
     tcp = sources.add_parser("tcp", help="the Transdiagnostic Connectome Project")
     tcp.add_argument("folder", type=Path, metavar="FOLDER", help=TCP_HELP)

@@ -23,6 +23,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "neuro": ("nibabel", "nilearn", "h5py"),
     "xarray": ("xarray",),
     "cli": ("tqdm",),
+    "evaluate": ("pandas", "rich", "scikit-learn", "scipy"),
+    "report": ("matplotlib",),
 }
 
 

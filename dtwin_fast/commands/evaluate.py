@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TWIN = "twin"
 HEADLINES = ("NLL", "error-rate r", "RT person-mean r", "BOLD individual r", "BOLD mean-removed r")
 """Metrics whose own and others' connectomes are printed; scores.json has them all."""
+PIPE_COLUMNS = 160
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -180,4 +181,5 @@ def _print(report: Report) -> None:
         return
     from rich.console import Console
 
-    Console().print(to_rich(report.rows))
+    # A file or pipe has no width; 80 columns would break words.
+    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(to_rich(report.rows))

@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the study and write its tables, ``results.md``, and rows, ``results.json``."""
     if importlib.util.find_spec("nilearn") is None:
-        raise MissingExtraError("nilearn", "neuro", "dtwin study")
+        raise MissingExtraError("nilearn", "evaluate", "dtwin study")
     with output_folder(args.out):
         result = STUDIES[args.name](args.folder, seed=args.seed)
         tables = as_markdown(result)

@@ -93,7 +93,7 @@ def usable(cohort: Cohort) -> tuple[Cohort, list[str]]:
     measured trial or volume is left out.
 
     Raises:
-        DTwinInputError: nobody is left (code ``split``).
+        DTwinInputError: nobody is left (code ``no_trials``).
     """
     tasks, flags = {}, []
     for name, data in cohort.tasks.items():
@@ -111,8 +111,13 @@ def usable(cohort: Cohort) -> tuple[Cohort, list[str]]:
     cohort = replace(cohort, tasks=tasks)
     has_data = _has_data(cohort)
     if not has_data.any():
-        raise _error(
-            "tasks", "nobody has a trial or a volume", "measured data", "none", "Check the cohort"
+        raise DTwinInputError(
+            "no_trials",
+            "nobody has a trial or a volume",
+            field="tasks",
+            wanted="measured data",
+            got="none",
+            fix="Check the cohort",
         )
     if not has_data.all():
         flags.append(f"left out, no measured trial or volume: {_names(cohort, ~has_data)}")
