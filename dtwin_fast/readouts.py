@@ -41,6 +41,30 @@ def hazard(actions: Array, windows: Array, onset_s: Array, dt_s: float) -> Respo
     return _per_trial(_hazard_trial, actions, windows, onset_s, dt_s)
 
 
+def hazard_steps(
+    actions: Array, windows: Array, onset_s: Array, dt_s: float
+) -> npt.NDArray[np.float32]:
+    """When :func:`hazard` presses, arguments as there.
+
+    Steps count from the trial's onset. A step of the RNN that begins a part of a step later is
+    shared between the two that it overlaps, as if all its times were equally likely.
+
+    Returns:
+        (S,N,L,actions) probability that the action is pressed within [l, l + 1) steps after the
+        onset; its sum over l is ``choice_prob``. L is one more than the longest window.
+    """
+    n_subjects, _, n_actions = actions.shape
+    longest = int((windows[:, 1] - windows[:, 0]).max())
+    prob = np.zeros((n_subjects, len(windows), longest + 1, n_actions), np.float32)
+    for trial, (start, stop) in enumerate(windows):
+        late = max(start - onset_s[trial] / dt_s, 0.0)  # not below but for rounding
+        with np.errstate(invalid="ignore"):  # a diverged subject has NaN
+            press = _press_prob(actions[:, start:stop].astype(np.float64))
+        prob[:, trial, : stop - start] += (1 - late) * press
+        prob[:, trial, 1 : stop - start + 1] += late * press
+    return prob
+
+
 def sigmoid(actions: Array, windows: Array, onset_s: Array, dt_s: float) -> Responses:
     """The paper's independent sigmoid units, arguments as in :func:`hazard`.
 
@@ -79,16 +103,22 @@ def _per_trial(
 
 
 def _hazard_trial(actions: Array, step_rt_s: Array) -> tuple[Array, Array]:
+    press = _press_prob(actions)
+    any_press = press.sum(axis=2)
+    responded = any_press.sum(axis=1)
+    return press.sum(axis=1), (any_press @ step_rt_s) / responded
+
+
+def _press_prob(actions: Array) -> Array:
+    """(S,L,actions) outputs of a window -> probability of each action at each of its steps."""
     top = np.maximum(actions.max(axis=2, keepdims=True), 0)
     grown = np.exp(actions - top)
     total = np.exp(-top[..., 0]) + grown.sum(axis=2)
     stay = np.exp(-top[..., 0]) / total
     reached = np.cumprod(stay, axis=1)
     reached = np.concatenate([np.ones_like(reached[:, :1]), reached[:, :-1]], axis=1)
-    press = grown / total[..., None] * reached[..., None]
-    any_press = press.sum(axis=2)
-    responded = any_press.sum(axis=1)
-    return press.sum(axis=1), (any_press @ step_rt_s) / responded
+    press: Array = grown / total[..., None] * reached[..., None]
+    return press
 
 
 def _sigmoid_trial(actions: Array, step_rt_s: Array) -> tuple[Array, Array]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
-from ..cohort import Cohort
 from ..cohort_files import load_cohort
-from ..spec import PRESETS, TwinSpec
+from ..spec import PRESETS
 from .options import add_training, output_folder, show_step, train_config
 from .progress import Progress
 
@@ -38,11 +36,12 @@ def run(args: argparse.Namespace) -> int:
     """Train and save the model."""
     from ..training import fit
     from ..training.device import find_device
+    from ..training.sizes import fit_spec
 
     with output_folder(args.out):
         find_device(args.device)  # Before a large cohort is read in vain.
         cohort = load_cohort(args.cohort)
-        spec = _fit_spec(args.preset, cohort)
+        spec = fit_spec(PRESETS[args.preset], cohort)
         config = train_config(args)
         with Progress("train", "steps") as progress:
             twin = fit(
@@ -66,19 +65,3 @@ def run(args: argparse.Namespace) -> int:
         device = twin.training["device"]
         print(f"{len(cohort)} people, {config.n_steps} steps on {device} -> {args.out}")
     return 0
-
-
-def _fit_spec(preset: str, cohort: Cohort) -> TwinSpec:
-    """The preset with the cohort's regions and TR, under a name of its own if that differs."""
-    base = PRESETS[preset]
-    spec = replace(
-        base,
-        n_regions=cohort.connectomes.n_regions,
-        bold_regions=cohort.measured_bold_regions,
-        tr_s=cohort.tr_s,
-        # The nearest step that divides the TR: BOLD targets lie on the grid of steps.
-        dt_s=base.dt_s
-        if cohort.tr_s == base.tr_s
-        else cohort.tr_s / max(1, round(cohort.tr_s / base.dt_s)),
-    )
-    return spec if spec == base else replace(spec, name=f"{preset}-r{spec.n_regions}")

@@ -187,7 +187,7 @@ class Runner:
         return [fold for fold in self._folds if fold.repeat == 0]
 
     def _observed_of(self, run: str) -> Observed:
-        return _joined([replace(truth[run], reference={}) for truth in self._observed])
+        return joined([replace(truth[run], reference={}) for truth in self._observed])
 
     def _result(
         self, run: str, scores: Scores, kept: Sequence[Mapping[str, Predicted]]
@@ -197,7 +197,7 @@ class Runner:
         return RunResult(
             tuple(s for fold in folds for s in fold.test.connectomes.subjects),
             folds[0].test.tasks[run].schedule,
-            _joined([predictions[run] for predictions in kept]),
+            joined([predictions[run] for predictions in kept]),
             self._observed_of(run),
             {name: scores[run, m.summarise][0, people] for name, m in METRICS.items()},
         )
@@ -233,7 +233,7 @@ def _two_measurements(fold: Fold, run: str) -> tuple[Array, Array]:
 Part = TypeVar("Part", Predicted, Observed)
 
 
-def _joined(parts: Sequence[Part]) -> Part:
+def joined(parts: Sequence[Part]) -> Part:
     """Person after person; what some part lacks is lacking."""
     joined: dict[str, Any] = {}
     for item in fields(parts[0]):

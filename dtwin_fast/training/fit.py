@@ -74,7 +74,7 @@ def fit(
     _check(cohort, spec)
     segments = cut_segments(cohort, spec)
     z = cohort.connectomes.fisher_z().astype(np.float32)
-    edge_mean, edge_sd = _edge_scale(z, config)
+    edge_mean, edge_sd = edge_scale(z, config)
     z = np.where(np.isnan(z), edge_mean, z)
     x = (z - edge_mean) / edge_sd if spec.standardize else z
     digest = input_digest(cohort.connectomes)
@@ -112,7 +112,7 @@ def fit(
     )
 
 
-def _edge_scale(
+def edge_scale(
     z: npt.NDArray[np.float32], config: Config
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Mean and SD of every edge. The staged recipe takes one SD for all: its kernel regression
