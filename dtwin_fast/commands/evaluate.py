@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import sys
@@ -19,6 +20,7 @@ from .progress import Progress
 if TYPE_CHECKING:
     from ..evaluate.predictor import Predictor
     from ..evaluate.protocol import Report
+    from ..training.recipes import Config
 
 TWIN = "twin"
 HEADLINES = ("NLL", "error-rate r", "RT person-mean r", "BOLD individual r", "BOLD mean-removed r")
@@ -39,7 +41,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--model-config",
         default="default",
         metavar="CONFIG",
-        help="how twins are trained: default, paper, or a file",
+        help="how twins are trained: default, a recipe (staged, gradient), or a JSON file of "
+        "its settings with the recipe's name under recipe",
     )
     parser.add_argument(
         "--preset", choices=tuple(PRESETS), default="demo", help="sizes of twins (default demo)"
@@ -66,9 +69,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--nulls",
         type=integer(0),
-        default=20,
+        default=3,
         metavar="N",
-        help="trainings on permuted connectomes for every fold (default 20)",
+        help="trainings on permuted connectomes for every fold (default 3, which costs little "
+        "and can give no p below 0.25; 19 can give 0.05)",
     )
     parser.add_argument(
         "--baselines", type=_names, metavar="NAMES", help="floors, by commas (default all)"
@@ -89,7 +93,15 @@ def run(args: argparse.Namespace) -> int:
     def work() -> Report:
         predictors, floors = _predictors(args)
         cohort = load_cohort(args.cohort)
-        with Progress("evaluate", "trainings") as progress:
+        with contextlib.ExitStack() as stack:
+            bar = Progress("evaluate", "trainings")
+
+            def progress(done: int, total: int, note: str) -> None:
+                if done == 0:
+                    print(f"evaluate: {total} trainings ({note})", file=sys.stderr)
+                    stack.enter_context(bar)
+                bar(done, total, note)
+
             report = evaluate(
                 cohort,
                 predictors,
@@ -136,7 +148,8 @@ def _predictors(args: argparse.Namespace) -> tuple[dict[str, Callable[[], Predic
     if args.model == TWIN:
         from ..evaluate.twin import twin_predictors
 
-        twins = twin_predictors(args.model_config, args.preset, args.device)
+        config = _config(args.model_config)
+        twins = twin_predictors(config, args.preset, args.device)
         controls = [name for name in twins if name not in (TWIN, _NULL)]
         chosen = [TWIN, _NULL, *_known("--controls", args.controls, controls)]
         return predictors | {name: twins[name] for name in chosen}, floors
@@ -144,6 +157,29 @@ def _predictors(args: argparse.Namespace) -> tuple[dict[str, Callable[[], Predic
     make = BASELINES[args.model]
     null = {_NULL: lambda: PermutedConnectomes(make)}
     return predictors | {args.model: make} | null, floors
+
+
+def _config(name: str) -> Config | None:
+    """The settings of ``--model-config``; None for those that fit the preset."""
+    from ..training.recipes import RECIPES
+
+    if name == "default":
+        return None
+    if name in RECIPES:
+        return RECIPES[name]()
+    try:
+        settings = json.loads(Path(name).read_bytes())
+        return RECIPES[settings.pop("recipe")](**settings)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise DTwinInputError(
+            "train_config",
+            "these are not settings of a recipe",
+            field=f"--model-config {name}",
+            wanted=f"default, {', '.join(RECIPES)}, or a JSON file such as "
+            '{"recipe": "staged", "n_steps": 400}',
+            got=str(error),
+            fix="Keep to the names of StagedConfig or TrainConfig",
+        ) from error
 
 
 def _known(option: str, names: list[str] | None, known: list[str]) -> list[str]:

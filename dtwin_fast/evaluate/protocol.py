@@ -114,7 +114,8 @@ def evaluate(
         n_swaps: exchanges of connectomes among the test people of each fold.
         n_resamples: bootstrap samples of people.
         seed: of splits, trainings and resamples.
-        progress: is told trainings done, their number, and what was trained.
+        progress: is told trainings done, their number, and what was trained; before the first,
+            0, their number, and what they will be.
 
     Raises:
         DTwinInputError: a predictor that is not there (code ``predictor``), a split that cannot
@@ -140,6 +141,10 @@ def evaluate(
         n_swaps = 0
     compared = [name for name in predictors if name != null]
     ticks = _Ticks(progress, _n_trainings(made, len(compared), n_nulls if null else 0))
+    n_folds_of = ", ".join(f"{name} {len(split.folds)}" for name, split in made.items())
+    ticks.announce(
+        f"folds {n_folds_of}; predictors {len(compared)}; nulls {n_nulls if null else 0}"
+    )
     report = Report(
         rows=[],
         information=[],
@@ -202,6 +207,10 @@ class _Ticks:
 
     def __call__(self, note: str) -> None:
         self.done += 1
+        self.announce(note)
+
+    def announce(self, note: str) -> None:
+        """Tell how far it is, without a training."""
         if self.progress is not None:
             self.progress(self.done, self.total, note)
 

@@ -1,7 +1,6 @@
 """The twin and its controls as predictors: a hypernetwork for each fold, rolled out over its runs.
 
-The controls differ from the twin in what they know of a person, ``FEATURES``, and in nothing
-else; ``direct_input`` differs in the way that the same connectome takes.
+The controls differ from the twin in what they know of a person, and in nothing else.
 """
 
 from __future__ import annotations
@@ -66,13 +65,12 @@ def zero(train: Cohort) -> Reader:
 
 demographics = covariates(DEMOGRAPHIC)
 
-FEATURES: dict[str, Features] = {
-    "own": own,
+CONTROLS: dict[str, Features] = {
     "random-id": random_id,
     "zero": zero,
     "demographics": demographics,
 }
-"""Name -> training people -> function that reads people, (S,F): what is known of a person."""
+"""What a control knows of a person in place of the connectome."""
 
 
 def twin_predictors(
@@ -80,8 +78,8 @@ def twin_predictors(
 ) -> dict[str, Callable[[], Predictor]]:
     """Factories of the twin (``twin``) and its controls.
 
-    ``permuted`` is the twin trained on connectomes dealt out anew; the others know of a person
-    what ``FEATURES`` says.
+    ``permuted`` is the twin trained on connectomes dealt out anew; ``twin-`` and the name of
+    ``CONTROLS`` knows of a person what that says.
 
     Args:
         config: settings of the recipe, their seed is each training's; None takes the default.
@@ -94,13 +92,13 @@ def twin_predictors(
     """
     place = find_device(device)
 
-    def twin(features: str) -> Callable[[], TwinPredictor]:
-        return lambda: TwinPredictor(features, config, PRESETS[preset], place)
+    def twin(name: str, features: Features) -> Callable[[], TwinPredictor]:
+        return lambda: TwinPredictor(name, features, config, PRESETS[preset], place)
 
     return {
-        "twin": twin("own"),
-        "permuted": lambda: PermutedConnectomes(twin("own")),
-        **{name: twin(name) for name in FEATURES if name != "own"},
+        "twin": twin("twin", own),
+        "permuted": lambda: PermutedConnectomes(twin("twin", own)),
+        **{f"twin-{name}": twin(f"twin-{name}", features) for name, features in CONTROLS.items()},
     }
 
 
@@ -108,16 +106,23 @@ class TwinPredictor:
     """A hypernetwork from features of people to RNN weights, and what these RNNs do.
 
     Args:
-        features: key of ``FEATURES``.
+        name: what tables call it.
+        features: what it knows of a person.
         config: settings, None for the default.
         preset: sizes.
         device: where it is trained; it predicts on the engine's default backend.
     """
 
     def __init__(
-        self, features: str, config: Config | None, preset: TwinSpec, device: torch.device
+        self,
+        name: str,
+        features: Features,
+        config: Config | None,
+        preset: TwinSpec,
+        device: torch.device,
     ) -> None:
-        self.name = features
+        self.name = name
+        self._features = features
         self._config = config
         self._preset = preset
         self._device = device
@@ -136,7 +141,7 @@ class TwinPredictor:
         segments = cut_segments(train, self._spec)
         self._bold_sd = segments.bold_sd
         self._tasks = {segments.schedules[run].task for run in segments.run}
-        self._read = _scaled(FEATURES[self.name](train), train, self._spec, config)
+        self._read = _scaled(self._features(train), train, self._spec, config)
         with seeded(seed, self._device):
             self._train(train, segments, config)
 
