@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..cohort import Cohort
 from ..errors import DTwinInputError
 from ..files import as_path, write_atomic
-from ..provenance import package_version
+from ..provenance import input_digest, package_version
 from ..spec import TwinSpec
 from .recipes import Config, recipe_name
 
@@ -17,7 +21,7 @@ CHECKPOINT_FILE = "training.json"
 
 
 def open_checkpoint(
-    folder: str | Path, spec: TwinSpec, config: Config, input_sha256: str, device: str
+    folder: str | Path, cohort: Cohort, spec: TwinSpec, config: Config, device: str
 ) -> Path:
     """Make the folder, or check that it is of the same training.
 
@@ -29,7 +33,8 @@ def open_checkpoint(
         "recipe": recipe_name(config),
         "config": asdict(config),
         "spec": json.loads(json.dumps(spec.to_dict())),
-        "input_sha256": input_sha256,
+        "input_sha256": input_digest(cohort.connectomes),
+        "tasks_sha256": _tasks_digest(cohort),
         "device": device,
         "dtwin_fast": package_version(),
     }
@@ -52,6 +57,18 @@ def open_checkpoint(
     if different:
         raise _error(path, f"another {', '.join(different)}")
     return path
+
+
+def _tasks_digest(cohort: Cohort) -> str:
+    """SHA-256 of what people did: other halves of their trials are another training."""
+    digest = hashlib.sha256()
+    for name, data in cohort.tasks.items():
+        digest.update(json.dumps([name, data.schedule.to_dict()]).encode())
+        for part in (data.choice, data.rt_s, data.bold):
+            if part is not None:
+                digest.update(str(part.shape).encode())
+                digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
 
 
 def _error(path: Path, got: str) -> DTwinInputError:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..files import write_atomic
 from ..model_files import decode_safetensors, encode_safetensors
+from .device import seeded
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -51,6 +52,14 @@ class Group(NamedTuple):
     weight_decay: float = 0.0
 
 
+def one_cycle(step: int, n_steps: int) -> float:
+    """Rises over the first tenth of the steps and falls to zero along a half cosine."""
+    warm_up = max(1, n_steps // 10)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, n_steps - warm_up)))
+
+
 @dataclass
 class Descent:
     """Runs the stages of one training one after the other.
@@ -82,10 +91,12 @@ class Descent:
         n_steps: int,
         *,
         max_norm: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.99),
+        schedule: Callable[[int, int], float] = one_cycle,
+        kept: Mapping[str, Tensor] | None = None,
+        goes_on: Callable[[int], bool] = lambda done: True,
     ) -> None:
         """Follow the loss downhill with AdamW for ``n_steps`` steps, in place.
-
-        The rate rises over the first tenth and falls to zero along a half cosine.
 
         Args:
             stage: name of the stage, the same in every run.
@@ -93,6 +104,10 @@ class Descent:
             loss: the loss of one step, which takes its random numbers from the generator.
             n_steps: of this stage.
             max_norm: gradients are clipped to this norm.
+            betas: of Adam's moments.
+            schedule: (step, n_steps) -> share of the peak rate.
+            kept: float32 tensors of the caller, by name, that belong to the checkpoint.
+            goes_on: asked before every step, with the steps done; False ends the stage.
 
         Raises:
             FloatingPointError: the loss is no longer a finite number.
@@ -106,16 +121,20 @@ class Descent:
                 for g in groups
             ],
             lr=0.0,
-            betas=(0.9, 0.99),
+            betas=betas,
         )
-        done = self._go_on(stage, n_steps, named, optimiser)
+        kept = kept or {}
+        done = self._go_on(stage, n_steps, named, kept, optimiser)
+        device = next(iter(named.values())).device
         stage_number = sum(map(ord, stage))
         for step in range(done, n_steps):
+            if not goes_on(step):
+                break
             for group, settings in zip(groups, optimiser.param_groups, strict=True):
-                settings["lr"] = group.learning_rate * _rate(step, n_steps)
+                settings["lr"] = group.learning_rate * schedule(step, n_steps)
             rng = np.random.default_rng([self.seed, stage_number, step])
-            torch.manual_seed(int(rng.integers(2**62)))
-            losses = loss(rng)
+            with seeded(int(rng.integers(2**62)), device):
+                losses = loss(rng)
             # The one look at values of the device in a step: the host waits for it here.
             total, action, bold = torch.stack([*losses]).tolist()
             if not math.isfinite(total):
@@ -130,7 +149,7 @@ class Descent:
             self._report(stage, action, bold)
             is_last = step + 1 == n_steps
             if self.checkpoint and (is_last or (step + 1) % self.checkpoint_steps == 0):
-                self._save(stage, step + 1, n_steps, named, optimiser)
+                self._save(stage, step + 1, n_steps, named, kept, optimiser)
 
     def _report(self, stage: str, action: float, bold: float) -> None:
         self.history.append(TrainStep(len(self.history) + 1, self.n_steps, action, bold, stage))
@@ -147,11 +166,13 @@ class Descent:
         done: int,
         n_steps: int,
         named: Mapping[str, Tensor],
+        kept: Mapping[str, Tensor],
         optimiser: torch.optim.Optimizer,
     ) -> None:
         curve = np.zeros((n_steps, 2), np.float32)
         curve[:done] = [[s.action_loss, s.bold_loss] for s in self.history[-done:]]
         tensors = {"done": np.array([done], np.float32), "curve": curve}
+        tensors |= {f"kept.{name}": tensor.cpu().numpy() for name, tensor in kept.items()}
         for name, parameter in named.items():
             state = optimiser.state[parameter]
             tensors[name] = parameter.detach().cpu().numpy()
@@ -166,18 +187,22 @@ class Descent:
         stage: str,
         n_steps: int,
         named: Mapping[str, Tensor],
+        kept: Mapping[str, Tensor],
         optimiser: torch.optim.Optimizer,
     ) -> int:
         """Steps of this stage that were done before; their result is put in place."""
         if self.checkpoint is None or not self._path(stage).exists():
             return 0
         shapes: dict[str, tuple[int, ...]] = {"done": (1,), "curve": (n_steps, 2)}
+        shapes |= {f"kept.{name}": tuple(tensor.shape) for name, tensor in kept.items()}
         for name, parameter in named.items():
             for kind in ("", *(f"{moment}." for moment in _MOMENTS)):
                 shapes[kind + name] = tuple(parameter.shape)
         tensors, _ = decode_safetensors(self._path(stage), shapes)
         done = int(tensors["done"][0])
         with torch.no_grad():
+            for name, tensor in kept.items():
+                tensor.copy_(torch.from_numpy(tensors[f"kept.{name}"]))
             for name, parameter in named.items():
                 parameter.copy_(torch.from_numpy(tensors[name]))
                 optimiser.state[parameter] = {
@@ -190,10 +215,3 @@ class Descent:
         for action, bold in tensors["curve"][:done].tolist():
             self._report(stage, action, bold)
         return done
-
-
-def _rate(step: int, n_steps: int) -> float:
-    warm_up = max(1, n_steps // 10)
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, n_steps - warm_up)))

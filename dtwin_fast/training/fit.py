@@ -77,12 +77,11 @@ def fit(
     edge_mean, edge_sd = edge_scale(z, config)
     z = np.where(np.isnan(z), edge_mean, z)
     x = (z - edge_mean) / edge_sd if spec.standardize else z
-    digest = input_digest(cohort.connectomes)
     # The twin is made, and so checked, before the time is spent on training it.
     untrained = _twin(spec, cohort, segments, edge_mean, edge_sd)
     descent = Descent(count_steps(config, segments), config.seed, on_step)
     if checkpoint is not None:
-        descent.checkpoint = open_checkpoint(checkpoint, spec, config, digest, describe(place))
+        descent.checkpoint = open_checkpoint(checkpoint, cohort, spec, config, describe(place))
     with seeded(config.seed, place):
         try:
             layers = train_layers(cohort, segments, x, spec, config, place, descent)
@@ -101,7 +100,7 @@ def fit(
             "recipe": recipe_name(config),
             **asdict(config),
             "people": len(cohort),
-            "input_sha256": digest,
+            "input_sha256": input_digest(cohort.connectomes),
             "dtwin_fast": package_version(),
             "torch": torch.__version__,
             "device": describe(place),

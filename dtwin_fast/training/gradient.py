@@ -14,6 +14,7 @@ from ..spec import TwinSpec
 from ..torch import rollout
 from .config import TrainConfig
 from .descent import Descent, Group, Losses
+from .device import seeded
 from .losses import HEAD_LOSSES, bold_loss
 from .network import HyperNetwork
 from .segments import Segments
@@ -28,8 +29,8 @@ def train_gradient(
     descent: Descent,
 ) -> tuple[Layer, ...]:
     """The layers of the hypernetwork, trained; arguments as of ``staged.train_staged``."""
-    torch.manual_seed(config.seed)
-    network = HyperNetwork(spec, config.init, n_features=x.shape[1]).to(device)
+    with seeded(config.seed, device):
+        network = HyperNetwork(spec, config.init, n_features=x.shape[1]).to(device)
     features = torch.from_numpy(x).to(device)
     inputs = _beside(features, segments.inputs)
     press = _beside(features, segments.press)
