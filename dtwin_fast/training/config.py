@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 
 from ..errors import DTwinInputError
 
+PRESSES = ("impulse", "hold")
+"""Codings of a press that ``PaperConfig`` knows."""
+
 
 @dataclass(frozen=True)
 class StagedConfig:
@@ -14,7 +17,7 @@ class StagedConfig:
 
     Attributes:
         n_steps: optimiser steps of the stage that fits people.
-        group_steps, bold_steps: of the stages before and after it.
+        group_steps: of the stage before it.
         learning_rate: peak, of the network that turns latent numbers into weights.
         group_learning_rate: peak in the group stage.
         latent_learning_rate: peak, of the people's latent numbers.
@@ -31,7 +34,6 @@ class StagedConfig:
 
     n_steps: int = 1500
     group_steps: int = 700
-    bold_steps: int = 200
     learning_rate: float = 1e-3
     group_learning_rate: float = 5e-3
     latent_learning_rate: float = 0.02
@@ -78,7 +80,43 @@ class TrainConfig:
         check_numbers(self, may_be_zero=("bold_weight", "weight_decay", "seed"))
 
 
-def check_numbers(config: StagedConfig | TrainConfig, may_be_zero: tuple[str, ...]) -> None:
+@dataclass(frozen=True)
+class PaperConfig:
+    """The recipe of Takahashi et al. 2026, see ``dtwin_fast.training.paper``.
+
+    Attributes:
+        max_epochs: passes over the training segments, at most.
+        patience: epochs without a better validation loss after which training stops; the
+            paper does not state it.
+        learning_rate: of Adam, constant.
+        batch_size: segments in a batch, each of any person and any stretch of a run.
+        validation_share: of the segments, drawn at random, that only judge.
+        max_grad_norm: gradients are clipped to this norm.
+        press: target of a press, which the paper does not state: ``impulse``, 1 in its step
+            alone, or ``hold``, 1 from there to the end of the trial's response window.
+        seed: of the initialisation, the validation segments, the batches and dropout.
+    """
+
+    max_epochs: int = 800
+    patience: int = 20
+    learning_rate: float = 1e-6
+    batch_size: int = 50
+    validation_share: float = 0.2
+    max_grad_norm: float = 0.05
+    press: str = "impulse"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_numbers(self, may_be_zero=("seed",))
+        if self.validation_share >= 1:
+            raise _config_error("validation_share", "a share below 1", self.validation_share)
+        if self.press not in PRESSES:
+            raise _config_error("press", " | ".join(PRESSES), self.press)
+
+
+def check_numbers(
+    config: StagedConfig | TrainConfig | PaperConfig, may_be_zero: tuple[str, ...]
+) -> None:
     """Check that every number is one and positive, or zero where that is fine.
 
     Raises:
@@ -102,5 +140,5 @@ def _config_error(field: str, wanted: str, got: object) -> DTwinInputError:
         field=field,
         wanted=wanted,
         got=repr(got),
-        fix="Start from StagedConfig() or TrainConfig(), which have working values",
+        fix="Start from StagedConfig(), TrainConfig() or PaperConfig(), which have working values",
     )

@@ -12,15 +12,20 @@ from ..cohort import Cohort
 from ..errors import DTwinInputError
 from ..hypernetwork import Layer
 from ..spec import TwinSpec
-from .config import StagedConfig, TrainConfig
+from .config import PaperConfig, StagedConfig, TrainConfig
 from .descent import Descent
 from .gradient import train_gradient
+from .paper import train_paper
 from .segments import NOT_AT_RISK, Segments
 from .staged import train_staged
 
-Config = StagedConfig | TrainConfig
+Config = StagedConfig | TrainConfig | PaperConfig
 
-RECIPES: dict[str, type[Config]] = {"staged": StagedConfig, "gradient": TrainConfig}
+RECIPES: dict[str, type[Config]] = {
+    "staged": StagedConfig,
+    "gradient": TrainConfig,
+    "paper": PaperConfig,
+}
 
 
 def recipe_name(config: Config) -> str:
@@ -34,12 +39,13 @@ def default_config(spec: TwinSpec) -> Config:
 
 
 def count_steps(config: Config, segments: Segments) -> int:
-    """Optimiser steps of all stages."""
+    """Optimiser steps of all stages; 0 for the paper's recipe, which cuts its own segments."""
+    if isinstance(config, PaperConfig):
+        return 0
     if isinstance(config, TrainConfig):
         return config.n_steps
     has_presses = bool((segments.press != NOT_AT_RISK).any())
-    has_bold = segments.bold is not None
-    return has_presses * (config.group_steps + config.n_steps) + has_bold * config.bold_steps
+    return has_presses * (config.group_steps + config.n_steps)
 
 
 def train_layers(
@@ -64,20 +70,17 @@ def train_layers(
 
     Raises:
         DTwinInputError: the staged recipe for another cell than ``rnn`` or another head than
-            ``hazard`` (code ``train_config``).
+            ``hazard``, or the paper's for another head than ``sigmoid`` (code ``train_config``).
         FloatingPointError: the loss is no longer a finite number.
     """
     if isinstance(config, TrainConfig):
         return train_gradient(segments, x, spec, config, device, descent)
+    if isinstance(config, PaperConfig):
+        if spec.head != "sigmoid":
+            raise _does_not_train("paper", "head sigmoid", spec)
+        return train_paper(cohort, segments, x, spec, config, device, descent)
     if not _fits_staged(spec):
-        raise DTwinInputError(
-            "train_config",
-            "the staged recipe does not train such a twin",
-            field="config",
-            wanted="cell rnn, head hazard",
-            got=f"cell {spec.cell}, head {spec.head}",
-            fix="Give a TrainConfig, or another spec",
-        )
+        raise _does_not_train("staged", "cell rnn, head hazard", spec)
     mean = x.mean(axis=0)
     first, *others = train_staged(cohort, segments, x - mean, spec, config, device, descent)
     return (replace(first, bias=first.bias - first.weight @ mean), *others)
@@ -85,3 +88,14 @@ def train_layers(
 
 def _fits_staged(spec: TwinSpec) -> bool:
     return (spec.cell, spec.head) == ("rnn", "hazard")
+
+
+def _does_not_train(recipe: str, wanted: str, spec: TwinSpec) -> DTwinInputError:
+    return DTwinInputError(
+        "train_config",
+        f"the recipe {recipe} does not train such a twin",
+        field="config",
+        wanted=wanted,
+        got=f"cell {spec.cell}, head {spec.head}",
+        fix="Give settings of another recipe, or another spec",
+    )
