@@ -6,8 +6,9 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 TWIN = "twin"
 HEADLINES = ("NLL", "error-rate r", "RT person-mean r", "BOLD individual r", "BOLD mean-removed r")
-"""Metrics whose own and others' connectomes are printed; scores.json has them all."""
-PIPE_COLUMNS = 160
+"""Metrics whose controls are printed; scores.json has them all."""
+PIPE_COLUMNS = 180
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +42,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--model-config",
         default="default",
         metavar="CONFIG",
-        help="how twins are trained: default, a recipe (staged, gradient), or a JSON file of "
-        "its settings with the recipe's name under recipe",
+        help="how twins are trained: default, a recipe (staged, gradient, paper), or a JSON file "
+        "of its settings with the recipe's name under recipe",
     )
     parser.add_argument(
         "--preset", choices=tuple(PRESETS), default="demo", help="sizes of twins (default demo)"
@@ -93,6 +94,9 @@ def run(args: argparse.Namespace) -> int:
     def work() -> Report:
         predictors, floors = _predictors(args)
         cohort = load_cohort(args.cohort)
+        if cohort.connectomes.n_edges == 0 and args.controls is None:
+            for name in _OF_CONNECTOMES:
+                predictors.pop(name, None)
         with contextlib.ExitStack() as stack:
             bar = Progress("evaluate", "trainings")
 
@@ -115,6 +119,8 @@ def run(args: argparse.Namespace) -> int:
                 seed=args.seed,
                 progress=progress,
             )
+        others = (*floors, args.model, _NULL)
+        report.settings["controls"] = [name for name in predictors if name not in others]
         if args.model == TWIN:
             report.settings.update(
                 model_config=args.model_config, preset=args.preset, device=args.device
@@ -136,6 +142,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 _NULL = "permuted"
+_OF_CONNECTOMES = ("twin-demographics", "direct-input")
+"""Controls that are no others than the twin, or twin-zero, where nobody has a connectome."""
 
 
 def _predictors(args: argparse.Namespace) -> tuple[dict[str, Callable[[], Predictor]], list[str]]:
@@ -201,17 +209,28 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _own_or_not(report: Report) -> Iterator[str]:
+    """What the model makes of a person's own connectome, beside those that do not have it."""
+    known = {(e.split, e.task, e.metric): e for e in report.information}
+    for row in report.rows:
+        if row.metric not in HEADLINES or math.isnan(row.model):
+            continue
+        line = f"{row.split} {row.task}, {row.metric}: own {row.model:.3f}"
+        if entry := known.get((row.split, row.task, row.metric)):
+            line += f", another's connectome {entry.others:.3f} (p {entry.p:.3f})"
+        if math.isfinite(row.null_mean):
+            line += f", trained on permuted {row.null_mean:.3f} (p {row.null_p:.3f})"
+        controls = [name for name in report.settings["controls"] if name in row.baselines]
+        yield line + "".join(f", {name} {row.baselines[name]:.3f}" for name in controls)
+
+
 def _print(report: Report) -> None:
     from ..evaluate.table import to_markdown, to_rich
 
     for flag in report.flags:
         print(f"note: {flag}", file=sys.stderr)
-    for entry in report.information:
-        if entry.metric in HEADLINES:
-            print(
-                f"{entry.split} {entry.task}, {entry.metric}: own connectome {entry.own:.3f}, "
-                f"another's {entry.others:.3f}, gain {entry.gain:+.3f} (p {entry.p:.3f})"
-            )
+    for line in _own_or_not(report):
+        print(line)
     if importlib.util.find_spec("rich") is None:
         print(to_markdown(report.rows))
         return

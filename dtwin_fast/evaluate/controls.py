@@ -16,7 +16,8 @@ class PermutedConnectomes:
     """A predictor trained with connectomes dealt out anew among the training people.
 
     People who were trained on keep the connectome they were dealt, so within persons it is as
-    good a name as their own; people who were not have their own.
+    good a name as their own; people who were not have their own. Where nobody has one, their
+    participants' columns are dealt.
 
     Args:
         make: makes the predictor.
@@ -33,9 +34,9 @@ class PermutedConnectomes:
 
     def fit(self, train: Cohort, seed: int) -> None:
         """Deal with the seed, and train with it."""
-        self._train = train.connectomes
+        self._train = train
         order = np.random.default_rng(seed).permutation(len(train))
-        self._dealt = dict(zip(self._train.subjects, order.tolist(), strict=True))
+        self._dealt = dict(zip(train.connectomes.subjects, order.tolist(), strict=True))
         self._predictor.fit(self._as_dealt(train), seed)
 
     def predict(self, people: Cohort) -> dict[str, Predicted]:
@@ -43,10 +44,14 @@ class PermutedConnectomes:
         return self._predictor.predict(self._as_dealt(people))
 
     def _as_dealt(self, people: Cohort) -> Cohort:
-        fc = people.connectomes
+        fc, dealt = people.connectomes, self._train.connectomes
+        known = [i for i, subject in enumerate(fc.subjects) if subject in self._dealt]
+        source = [self._dealt[fc.subjects[i]] for i in known]
+        if fc.n_edges == 0:
+            columns = {name: column.copy() for name, column in people.participants.items()}
+            for name, column in columns.items():
+                column[known] = self._train.participants[name][source]
+            return replace(people, participants=columns)
         edges, missing = fc.edges.copy(), fc.missing.copy()
-        for person, subject in enumerate(fc.subjects):
-            if subject in self._dealt:
-                edges[person] = self._train.edges[self._dealt[subject]]
-                missing[person] = self._train.missing[self._dealt[subject]]
+        edges[known], missing[known] = dealt.edges[source], dealt.missing[source]
         return replace(people, connectomes=replace(fc, edges=edges, missing=missing))
