@@ -25,6 +25,8 @@ from .linear import cpm, group_mean, krr_each, ridge_each
 from .reading import bad_data, check_people, read_array, read_table
 from .result import Measure, Row, as_dict, rows_of
 from .scalar import MEAN, cross_validated, measures, p_value, permuted
+from .scalar_twin import scalar_twin
+from .trial_twin import TrialTwin, trial_twin
 
 Array = npt.NDArray[Any]
 
@@ -207,18 +209,22 @@ def run(
 
     Args:
         folder: the data.
-        models: name -> fit function of trials, beside the floors; features are the betas.
-        battery: name -> fit function from the betas to one number, beside those floors.
+        models: name -> fit function of trials, beside the floors; features are the betas. None is
+            :data:`TWINS`.
+        battery: name -> fit function from the betas to one number, beside those floors. None
+            is :data:`SCALAR_TWINS`.
         seed: of folds, models, permutations and bootstrap.
         n_permutations: of people, for the closed-form floors.
     """
     data = read(folder)
+    models = TWINS if models is None else models
+    battery = SCALAR_TWINS if battery is None else battery
     x = data.betas.reshape(len(data.betas), -1)
     n_folds = min(N_FOLDS, len(x) // 2)
     folds = shuffled_folds(len(x), n_folds, N_SHUFFLES, seed)
-    rows = _within(data, x, models or {}, seed)
-    rows += _held_out(data, x, models or {}, folds[0], seed)
-    rows += _from_betas(data.trials, x, battery or {}, folds, seed, n_permutations)
+    rows = _within(data, x, models, seed)
+    rows += _held_out(data, x, models, folds[0], seed)
+    rows += _from_betas(data.trials, x, battery, folds, seed, n_permutations)
     return as_dict(
         STUDY,
         rows,
@@ -281,6 +287,38 @@ OWN_FLOORS: dict[str, FitTrials] = {
     "own mean": partial(_own_by, np.zeros(N_ITEMS, int)),
     "own condition mean": partial(_own_by, condition_of(_ITEMS)),
 }
+
+
+def press_counts(trials: Trials, dt_s: float = DT_S, window_s: float = WINDOW_S) -> Array:
+    """(S,32,T,9) how often each code of ``Segments.press`` was there, by stimulus and step.
+
+    Answers without a measured onset do not count, as nobody knows when their risk ended.
+    """
+    n_steps = round(window_s / dt_s)
+    counts = np.zeros((len(trials.item), N_ITEMS, n_steps, 1 + 2 * N_COLOURS))
+    answered = (trials.choice >= 0) | (trials.choice == WRONG_BUTTON)
+    usable = np.where(
+        answered, np.isfinite(trials.rt_s) & (trials.rt_s < window_s), trials.choice == NO_RESPONSE
+    )
+    codes = 1 + np.where(trials.choice == WRONG_BUTTON, N_COLOURS + trials.correct, trials.choice)
+    for person, trial in np.argwhere(usable):
+        steps = counts[person, trials.item[person, trial]]
+        if not answered[person, trial]:
+            steps[:, 0] += 1
+            continue
+        pressed = int(trials.rt_s[person, trial] / dt_s)
+        steps[:pressed, 0] += 1
+        steps[pressed, codes[person, trial]] += 1
+    return counts
+
+
+def twin(people: Array, x: Array, inputs: Array, trials: Trials, /, *, seed: int) -> TrialTwin:
+    """:func:`trial_twin` of the measured trials."""
+    return trial_twin(people, x, inputs, press_counts(trials), dt_s=DT_S, seed=seed)
+
+
+TWINS: dict[str, FitTrials] = {"twin": twin}
+SCALAR_TWINS: dict[str, FitBattery] = {"twin": scalar_twin}
 
 
 def _within(data: Stroop, x: Array, models: Mapping[str, FitTrials], seed: int) -> list[Row]:

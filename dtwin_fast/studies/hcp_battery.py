@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .battery import FitBattery, Models, out_of_fold, shuffled_folds, training_means
 from .linear import PENALTIES, group_mean, krr, ridge
 from .reading import as_matrices, bad_data, check_people, fisher_z, n_nodes, read_array, read_table
+from .regional_twin import connections, regional_twin
 from .result import Measure, as_dict, rows_of
 from .scores import condition_r, own_minus_others, rank, row_r, similarity, top_1
 
@@ -66,7 +67,7 @@ def run(
 
     Args:
         folder: the data.
-        models: name -> fit function, beside the floors.
+        models: name -> fit function, beside the floors; None is :data:`TWINS`.
         seed: of folds, models and bootstrap.
         n_shuffles: fold assignments; a person's score is the mean over them.
     """
@@ -75,7 +76,7 @@ def run(
     codes = np.eye(len(data.conditions), dtype=np.float32)
     n_folds = min(N_FOLDS, len(y) // 2)
     folds = shuffled_folds(len(y), n_folds, n_shuffles, seed)
-    entries: dict[str, FitBattery] = {**FLOORS, **(models or {})}
+    entries: dict[str, FitBattery] = {**FLOORS, **(TWINS if models is None else models)}
     flow = activity_flow(data)
     scored = []
     for k, fold in enumerate(folds):
@@ -113,11 +114,7 @@ def activity_flow(data: Battery) -> Array:
     Returns:
         (S,S,M,R): activations of the first person through the connectome of the second.
     """
-    fc = as_matrices(data.fc.astype(np.float64), diagonal=1 + FLOW_PENALTY)
-    precision = np.linalg.inv(fc)
-    weights = -precision / np.diagonal(precision, axis1=1, axis2=2)[:, :, None]
-    n_parcels = weights.shape[1]
-    weights[:, np.arange(n_parcels), np.arange(n_parcels)] = 0
+    weights = connections(fisher_z(data.fc), FLOW_PENALTY)
     flow: Array = np.einsum("imq,jrq->ijmr", data.betas, weights, optimize=True)
     return flow
 
@@ -142,6 +139,32 @@ def group_through_fc(x: Array, codes: Array, targets: Array, *, seed: int) -> _T
     flow = fc @ mean.T
     c = (flow * deviation).sum() / ((flow**2).sum() or 1.0)
     return _ThroughConnectome(mean, centre, c * mean.T)
+
+
+@dataclass(frozen=True, eq=False)
+class _ThroughRegression:
+    """``mean`` (M,R) plus a multiple of it through connections less the group's ``centre``."""
+
+    mean: Array
+    centre: Array
+    gain: float
+
+    def predict(self, x: Array) -> Array:
+        changed = connections(x, FLOW_PENALTY) - self.centre
+        predicted: Array = self.mean + self.gain * (changed @ self.mean.T).transpose(0, 2, 1)
+        return predicted
+
+
+def group_through_regression(
+    x: Array, codes: Array, targets: Array, *, seed: int
+) -> _ThroughRegression:
+    """Activity flow of the group's activations: :func:`group_through_fc` on its weights."""
+    mean, _, _, deviation = _deviations(x, targets)
+    weights = connections(x, FLOW_PENALTY)
+    centre = weights.mean(axis=0)
+    flow = (weights - centre) @ mean.T
+    gain = float((flow * deviation).sum() / ((flow**2).sum() or 1.0))
+    return _ThroughRegression(mean, centre, gain)
 
 
 def fingerprint(x: Array, codes: Array, targets: Array, *, seed: int) -> _ThroughConnectome:
@@ -173,7 +196,10 @@ FLOORS: dict[str, FitBattery] = {
     "KRR": krr,
     "group activations through own FC": group_through_fc,
     "fingerprint ridge": fingerprint,
+    "activity flow, own FC, group activations": group_through_regression,
 }
+
+TWINS: dict[str, FitBattery] = {"twin": regional_twin}
 
 
 def _deviations(x: Array, targets: Array) -> tuple[Array, Array, Array, Array]:

@@ -18,6 +18,7 @@ from .battery import shuffled_folds, splits
 from .reading import bad_data, check_people, fisher_z, read_array, read_table
 from .result import Measure, Row, as_dict, rows_of
 from .scores import row_r
+from .series_twin import SeriesTwin, series_twin
 
 Array = npt.NDArray[Any]
 
@@ -140,11 +141,13 @@ def run(
     Args:
         folder: the data.
         models: name -> fit function, beside the floors; the features are :func:`features`.
+            None is :data:`TWINS`.
         seed: of folds, models and bootstrap.
     """
     data = read(folder)
+    models = TWINS if models is None else models
     x, people = features(data.train), np.array(data.subjects)
-    entries: dict[str, FitSeries] = {ZERO: _zero, GROUP: _group_betas, **(models or {})}
+    entries: dict[str, FitSeries] = {ZERO: _zero, GROUP: _group_betas, **models}
     n_folds = min(N_FOLDS, len(people) // 2)
     folds = shuffled_folds(len(people), n_folds, 1, seed)[0]
     everyone = np.arange(len(people))
@@ -239,6 +242,15 @@ def _group_betas(people: Array, x: Array, inputs: Array, targets: Array, *, seed
 def _own_betas(people: Array, x: Array, inputs: Array, targets: Array, *, seed: int) -> _Betas:
     each = [hrf_betas(*pair) for pair in zip(targets, inputs, strict=True)]
     return _Betas(np.mean(each, axis=0), dict(zip(people, each, strict=True)))
+
+
+def twin(people: Array, x: Array, inputs: Array, targets: Array, *, seed: int) -> SeriesTwin:
+    """:func:`series_twin` at this study's steps; the design's drifts are left to the noise."""
+    drifts = design_matrix(inputs[0], targets.shape[1])[:, inputs.shape[2] :]
+    return series_twin(people, x, inputs, targets, drifts, dt_s=DT_S, tr_s=TR_S, seed=seed)
+
+
+TWINS: dict[str, FitSeries] = {"twin": twin}
 
 
 def _betas(run: Run) -> Array:

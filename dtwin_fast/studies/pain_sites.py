@@ -20,6 +20,7 @@ from .linear import cpm, group_mean, krr_each, ridge_each
 from .reading import as_matrices, bad_data, fisher_z, read_array, read_table
 from .result import Row, as_dict, rows_of
 from .scalar import MEAN, cross_validated, fit_predict, measures, p_value, permuted
+from .scalar_twin import scalar_twin
 
 Array = npt.NDArray[Any]
 
@@ -83,11 +84,13 @@ def run(
 
     Args:
         folder: the data.
-        models: name -> fit function with one condition and one output, beside the floors.
+        models: name -> fit function with one condition and one output, beside the floors;
+            None is :data:`TWINS`.
         seed: of folds, models, permutations and bootstrap.
         n_permutations: of the training people's sensitivity, for the closed-form floors.
     """
     data = read(folder)
+    models = TWINS if models is None else models
     measured = np.isfinite(data.sensitivity) & np.isin(data.site, _large_sites(data))
     kept = data.select(np.flatnonzero(measured & data.included))
     everyone = data.select(np.flatnonzero(measured))
@@ -98,8 +101,8 @@ def run(
                 split = f"train {train_site}, test {test_site}{label}"
                 train = kept.select(np.flatnonzero(kept.site == train_site))
                 test = tested.select(np.flatnonzero(tested.site == test_site))
-                rows += _transfer(split, train, test, models or {}, seed, n_permutations)
-    rows += _pooled(kept, models or {}, seed, n_permutations)
+                rows += _transfer(split, train, test, models, seed, n_permutations)
+    rows += _pooled(kept, models, seed, n_permutations)
     return as_dict(
         STUDY,
         rows,
@@ -184,6 +187,9 @@ def _fill(x: Array, mean: Array) -> Array:
     return np.where(np.isnan(x), mean, x).astype(x.dtype)
 
 
+TWINS: dict[str, FitBattery] = {
+    "twin": partial(scalar_twin, views=(np.asarray, partial_correlations))
+}
 CLOSED_FORM: dict[str, FitBattery] = {"ridge": ridge_each, "KRR": krr_each, "CPM": cpm}
 SPARSE = "sparse partial correlation"
 FLOORS = (MEAN, *CLOSED_FORM, MOTION, SPARSE)
