@@ -279,3 +279,89 @@ def test_like_the_real_schedules(task: str, run: str, shared_data: Path) -> None
         # Real onsets wander by a screen refresh or two, and up to 0.1 s in some trials.
         np.testing.assert_allclose(real.onset, ours.onset_s, atol=0.25)
         np.testing.assert_allclose(real.duration.median(), 1.9, atol=0.02)
+
+
+# --- variations: other stimuli that ask the same ---
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_correct_answer_moves_with_the_actions(task: str, seed: int) -> None:
+    schedule = TASKS[task].make_schedule(seed)
+    varied = TASKS[task].vary(schedule, np.random.default_rng(seed))
+    assert varied.stimulus.dtype == np.float32
+    assert varied.stimulus.shape == schedule.stimulus.shape
+    assert (np.sort(varied.action, axis=1) == [0, 1, 2]).all()
+    correct = varied.action[np.arange(schedule.n_trials), schedule.correct]
+    if task == "stroop":
+        np.testing.assert_array_equal(varied.stimulus[:, :3].argmax(axis=1), correct)
+    else:
+        assert (varied.action[:, 2] == 2).all()
+        top, *sides = np.moveaxis(varied.stimulus[:, 2:].reshape(-1, 3, 2), 1, 0)
+        side = np.stack(sides, axis=1)
+        rows = np.arange(schedule.n_trials)
+        np.testing.assert_array_equal(side[rows, correct], top)
+        assert (side[rows, 1 - correct] != top).any(axis=1).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_varied_words_keep_their_congruence(seed: int) -> None:
+    schedule = TASKS["stroop"].make_schedule(seed)
+    stimulus, action = TASKS["stroop"].vary(schedule, np.random.default_rng(seed + 1))
+    ink, word = stimulus[:, :3], stimulus[:, 3:6]
+    assert set(stimulus.ravel().tolist()) == {0.0, 1.0}
+    assert (ink.sum(axis=1) == 1).all()
+    assert (word.sum(axis=1) == 1).all()
+    assert not stimulus[:, 6:].any()
+    same = ink.argmax(axis=1) == word.argmax(axis=1)
+    np.testing.assert_array_equal(same, np.array(schedule.condition) == "con")
+    # The word names the action that a person who reads it would take.
+    was = schedule.stimulus[:, 3:6].argmax(axis=1)
+    np.testing.assert_array_equal(word.argmax(axis=1), action[np.arange(len(was)), was])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_varied_pictures_stay_what_they_are(seed: int) -> None:
+    schedule = TASKS["faces"].make_schedule(seed)
+    stimulus, action = TASKS["faces"].vary(schedule, np.random.default_rng(seed + 1))
+    is_face = np.array(schedule.condition) == "face"
+    codes = stimulus[is_face, 2:]
+    assert (((codes >= 0) & (codes <= 0.1)) | ((codes >= 0.9) & (codes <= 1))).all()
+    shapes = stimulus[~is_face, 2:].reshape(-1, 2)
+    assert set(map(tuple, shapes.tolist())) == {(1, 0), (0, 1), (1, 1)}
+    assert not stimulus[:, :2].any()
+    # Pictures differ in as many dimensions, and by as much, as they did.
+    gap = [
+        np.abs(codes[is_face, 4:6] - codes[is_face, 6:8]) for codes in (schedule.stimulus, stimulus)
+    ]
+    np.testing.assert_allclose(gap[0], gap[1], atol=1e-7)
+    swapped = action[:, 0] == 1
+    assert 0 < swapped.sum() < len(swapped)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_variations_reach_every_exchange_alike(task: str) -> None:
+    """Two sides by four flips of a face or six orders of the shapes; six orders of colours."""
+    schedule = TASKS[task].make_schedule(0)
+    rng = np.random.default_rng(8)
+    draws = [TASKS[task].vary(schedule, rng) for _ in range(400)]
+    for condition in set(schedule.condition):
+        trial = schedule.condition.index(condition)
+        kinds = Counter(
+            (*np.rint(stimulus[trial]).tolist(), *action[trial].tolist())
+            for stimulus, action in draws
+        )
+        wanted = {"con": 6, "inc": 6, "face": 8, "shape": 12}[condition]
+        assert len(kinds) == wanted
+        expected = 400 / wanted
+        assert max(abs(n - expected) for n in kinds.values()) < 5 * np.sqrt(expected)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_trials_vary_independently_and_by_the_seed_alone(task: str) -> None:
+    schedule = TASKS[task].make_schedule(0)
+    one, same, other = (TASKS[task].vary(schedule, np.random.default_rng(s)) for s in (4, 4, 5))
+    np.testing.assert_array_equal(one.stimulus, same.stimulus)
+    np.testing.assert_array_equal(one.action, same.action)
+    assert not np.array_equal(one.stimulus, other.stimulus)
+    assert len(set(map(tuple, one.action.tolist()))) == {"faces": 2, "stroop": 6}[task]
