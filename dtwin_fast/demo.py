@@ -18,7 +18,8 @@ from .spec import PRESETS
 from .twin import Twin
 
 try:
-    from .training import TrainConfig, TrainStep, fit
+    from .training import StagedConfig, TrainStep, fit
+    from .training.recipes import Config
 except MissingExtraError as error:
     raise MissingExtraError(error.package, "demo", "The demo") from error
 
@@ -52,7 +53,7 @@ class DemoResult:
 def run_demo(
     *,
     n_people: int = 228,
-    config: TrainConfig | None = None,
+    config: Config | None = None,
     seed: int = 0,
     on_step: Callable[[TrainStep], None] | None = None,
 ) -> DemoResult:
@@ -66,7 +67,7 @@ def run_demo(
     order = np.random.default_rng(seed).permutation(n_people)
     n_test = max(2, round(TEST_SHARE * n_people))
     test, train = cohort.select(order[:n_test]), cohort.select(order[n_test:])
-    twin = fit(train, spec, config or TrainConfig(seed=seed), on_step=on_step)
+    twin = fit(train, spec, config or StagedConfig(seed=seed), on_step=on_step)
     prediction = twin.predict(test.connectomes)
     rows = score(twin, prediction, train, test)
     return DemoResult(twin, prediction, rows, len(train), len(test))

@@ -45,9 +45,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the demo; files of an earlier demo in OUT are replaced."""
     from ..demo import as_table, run_demo
-    from ..training import TrainStep
+    from ..training import StagedConfig, TrainStep
 
-    config = train_config(args)
+    config = train_config(args, StagedConfig())
     with output_folder(args.out, may_hold=SUMMARY_FILE):
         with contextlib.ExitStack() as training:
             progress = Progress("train", "steps")

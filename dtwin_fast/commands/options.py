@@ -14,7 +14,8 @@ from ..errors import DTwinInputError
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from ..training import TrainConfig, TrainStep
+    from ..training import TrainStep
+    from ..training.recipes import Config
 
 MAX_SEED = 2**63 - 1
 
@@ -35,31 +36,48 @@ def integer(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
-def add_seed(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--seed``."""
+def add_seed(parser: argparse.ArgumentParser, default: int | None = 0) -> None:
+    """Declare ``--seed``; no default means that of the training settings."""
     parser.add_argument(
         "--seed",
         type=integer(0, MAX_SEED),
-        default=0,
+        default=default,
         metavar="N",
-        help="same seed, same result (default 0)",
+        help=f"same seed, same result (default {'as in --config' if default is None else default})",
     )
 
 
-def add_training(parser: argparse.ArgumentParser) -> None:
+def add_training(parser: argparse.ArgumentParser, seed: int | None = 0) -> None:
     """Declare ``--steps`` and ``--seed``, which :func:`train_config` reads."""
     parser.add_argument(
-        "--steps", type=integer(1), metavar="N", help="optimiser steps (fewer: faster, worse)"
+        "--steps",
+        type=integer(1),
+        metavar="N",
+        help="optimiser steps that fit people (fewer: faster, worse)",
     )
-    add_seed(parser)
+    add_seed(parser, seed)
 
 
-def train_config(args: argparse.Namespace) -> TrainConfig:
-    """The training settings that the options ask for."""
-    from ..training import TrainConfig
+def train_config(args: argparse.Namespace, config: Config) -> Config:
+    """The settings with what ``--steps`` and ``--seed`` ask for.
 
-    config = TrainConfig(seed=args.seed)
-    return config if args.steps is None else replace(config, n_steps=args.steps)
+    Raises:
+        DTwinInputError: steps for a recipe that counts epochs (code ``argument``).
+    """
+    from ..training.config import PaperConfig
+
+    if args.seed is not None:
+        config = replace(config, seed=args.seed)
+    if args.steps is None:
+        return config
+    if isinstance(config, PaperConfig):
+        raise DTwinInputError(
+            "argument",
+            "the paper's recipe counts epochs, not steps",
+            field="--steps",
+            fix="Leave it out, and set max_epochs in a settings file",
+        )
+    return replace(config, n_steps=args.steps)
 
 
 def show_step(progress: Progress, step: TrainStep) -> None:
