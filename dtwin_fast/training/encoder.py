@@ -28,10 +28,13 @@ def interpolate(
         (D,F) float32 weight and (D,) intercept: z = weight x + intercept.
     """
     mean: Float64 = z.mean(axis=0)
+    # What a mean in float32 leaves would count as features where there are no others.
+    centre = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+    x = x - centre
     kernel = (x @ x.T).astype(np.float64)
     scale = np.trace(kernel) / len(x)
     if not scale > 0:  # features that are the same for everyone tell nothing
         return np.zeros((z.shape[1], x.shape[1]), np.float32), mean
     dual = np.linalg.solve(kernel / scale + ridge * np.eye(len(x)), z - mean)
     weight: npt.NDArray[np.float32] = (dual.T / scale).astype(np.float32) @ x
-    return weight, mean
+    return weight, mean - weight @ centre

@@ -12,7 +12,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 def first_latents(cohort: Cohort, segments: Segments, n_dims: int) -> Float64:
-    """(S,D) uncorrelated numbers of unit variance, D <= ``n_dims``, 0 for who has no data.
+    """(S,D) uncorrelated numbers of unit variance, 1 <= D <= ``n_dims``, 0 for who has no data.
 
     First the strength of each run's BOLD response, then principal components of reaction
     times, errors and misses per condition, as far as there is room.
@@ -30,7 +30,9 @@ def first_latents(cohort: Cohort, segments: Segments, n_dims: int) -> Float64:
         left, size, _ = np.linalg.svd(table, full_matrices=False)
         kept = size > 1e-6 * max(size[0], 1e-300)
         parts.append(left[:, kept][:, : n_dims - gains.shape[1]])
-    return _standardised(np.concatenate(parts, axis=1)[:, :n_dims])
+    found = np.concatenate(parts, axis=1)[:, :n_dims]
+    # Where nobody differs from anybody there is a number to learn all the same.
+    return _standardised(found) if found.shape[1] else np.zeros((len(found), 1))
 
 
 def _behaviour(data: TaskData) -> list[Float64 | None]:
