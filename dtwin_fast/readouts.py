@@ -62,6 +62,7 @@ def hazard_steps(
             press = _press_prob(actions[:, start:stop].astype(np.float64))
         prob[:, trial, : stop - start] += (1 - late) * press
         prob[:, trial, 1 : stop - start + 1] += late * press
+    prob[np.isnan(prob).any(axis=(2, 3))] = np.nan
     return prob
 
 

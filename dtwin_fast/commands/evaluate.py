@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ from .progress import Progress
 if TYPE_CHECKING:
     from ..evaluate.predictor import Predictor
     from ..evaluate.protocol import Report
-    from ..training.recipes import Config
 
 TWIN = "twin"
 HEADLINES = ("NLL", "error-rate r", "RT person-mean r", "BOLD individual r", "BOLD mean-removed r")
@@ -42,8 +42,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--model-config",
         default="default",
         metavar="CONFIG",
-        help="how twins are trained: default, a recipe (staged, gradient, paper), or a JSON file "
-        "of its settings with the recipe's name under recipe",
+        help="how twins are trained: default, paper (Takahashi et al. 2026), or a TOML file like "
+        "theirs",
     )
     parser.add_argument(
         "--preset", choices=tuple(PRESETS), default="demo", help="sizes of twins (default demo)"
@@ -155,9 +155,10 @@ def _predictors(args: argparse.Namespace) -> tuple[dict[str, Callable[[], Predic
     predictors = {name: BASELINES[name] for name in floors}
     if args.model == TWIN:
         from ..evaluate.twin import twin_predictors
+        from ..training.config_files import load_config
 
-        config = _config(args.model_config)
-        twins = twin_predictors(config, args.preset, args.device)
+        fields, config = load_config(args.model_config)
+        twins = twin_predictors(config, replace(PRESETS[args.preset], **fields), args.device)
         controls = [name for name in twins if name not in (TWIN, _NULL)]
         chosen = [TWIN, _NULL, *_known("--controls", args.controls, controls)]
         return predictors | {name: twins[name] for name in chosen}, floors
@@ -165,29 +166,6 @@ def _predictors(args: argparse.Namespace) -> tuple[dict[str, Callable[[], Predic
     make = BASELINES[args.model]
     null = {_NULL: lambda: PermutedConnectomes(make)}
     return predictors | {args.model: make} | null, floors
-
-
-def _config(name: str) -> Config | None:
-    """The settings of ``--model-config``; None for those that fit the preset."""
-    from ..training.recipes import RECIPES
-
-    if name == "default":
-        return None
-    if name in RECIPES:
-        return RECIPES[name]()
-    try:
-        settings = json.loads(Path(name).read_bytes())
-        return RECIPES[settings.pop("recipe")](**settings)
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise DTwinInputError(
-            "train_config",
-            "these are not settings of a recipe",
-            field=f"--model-config {name}",
-            wanted=f"default, {', '.join(RECIPES)}, or a JSON file such as "
-            '{"recipe": "staged", "n_steps": 400}',
-            got=str(error),
-            fix="Keep to the names of StagedConfig or TrainConfig",
-        ) from error
 
 
 def _known(option: str, names: list[str] | None, known: list[str]) -> list[str]:

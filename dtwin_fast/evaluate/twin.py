@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cohort import Cohort
-from ..spec import PRESETS
+from ..spec import TwinSpec
 from ..training.device import find_device
 from ..training.recipes import Config
 from .baselines.features import DEMOGRAPHIC, Features, Reader, complete_edges, covariates
@@ -57,7 +57,7 @@ CONTROLS: dict[str, Features] = {
 
 
 def twin_predictors(
-    config: Config | None, preset: str, device: str
+    config: Config | None, preset: TwinSpec, device: str
 ) -> dict[str, Callable[[], Predictor]]:
     """Factories of the twin (``twin``) and its controls.
 
@@ -66,7 +66,7 @@ def twin_predictors(
 
     Args:
         config: settings of the recipe, their seed is each training's; None takes the default.
-        preset: key of ``PRESETS``; regions, BOLD and TR are the cohort's.
+        preset: sizes; regions, BOLD and TR are the cohort's.
         device: where twins are trained, see :func:`dtwin_fast.training.fit`.
 
     Raises:
@@ -76,13 +76,11 @@ def twin_predictors(
     place = find_device(device)
 
     def twin(name: str, features: Features) -> Callable[[], TwinPredictor]:
-        return lambda: TwinPredictor(name, features, config, PRESETS[preset], place)
+        return lambda: TwinPredictor(name, features, config, preset, place)
 
     return {
         "twin": twin("twin", own),
         "permuted": lambda: PermutedConnectomes(twin("twin", own)),
         **{f"twin-{name}": twin(f"twin-{name}", features) for name, features in CONTROLS.items()},
-        "direct-input": lambda: DirectInput(
-            "direct-input", components, config, PRESETS[preset], place
-        ),
+        "direct-input": lambda: DirectInput("direct-input", components, config, preset, place),
     }
