@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dtwin_fast import BackendUnavailableError, DTwinInputError, reference
-from dtwin_fast.cohort import Cohort, TaskData
+from dtwin_fast.cohort import NO_RESPONSE, NOT_MEASURED, WRONG_BUTTON, Cohort, TaskData
 from dtwin_fast.connectome import Connectomes
 from dtwin_fast.metrics import pearson
 from dtwin_fast.readouts import hazard
@@ -19,7 +19,13 @@ from dtwin_fast.spec import PRESETS, TwinSpec
 from dtwin_fast.tasks import TASKS
 from dtwin_fast.training import HyperNetwork, TrainConfig, cut_segments, fit
 from dtwin_fast.training.descent import Descent
-from dtwin_fast.training.losses import HEAD_LOSSES, bold_loss, hazard_loss, sigmoid_loss
+from dtwin_fast.training.losses import (
+    HEAD_LOSSES,
+    bold_loss,
+    hazard_loss,
+    press_log_prob,
+    sigmoid_loss,
+)
 from dtwin_fast.training.segments import NOT_AT_RISK
 
 SPEC = TwinSpec("test", 20, hyper_hidden=(12,), n_hidden=10)
@@ -114,6 +120,130 @@ def test_bold_of_some_tasks_only_is_masked(cohort):
     assert np.isfinite(twin.predict(cohort.connectomes).contrasts).all()
 
 
+def changed(cohort: Cohort, task: str, **changes) -> Cohort:
+    return replace(cohort, tasks={**cohort.tasks, task: replace(cohort.tasks[task], **changes)})
+
+
+def test_codes_of_presses(cohort):
+    """Trials of one person: a wrong button that is not known, one not measured, a miss."""
+    data = cohort.tasks["faces"]
+    choice, rt_s = data.choice.copy(), data.rt_s.copy()
+    choice[:, :4] = [WRONG_BUTTON, NOT_MEASURED, NO_RESPONSE, 2]
+    rt_s[:, :4] = [0.61, np.nan, np.nan, 0.33]
+    edited = changed(cohort, "faces", choice=choice, rt_s=rt_s)
+    press = cut_segments(edited, SPEC).press[4, 0]
+    windows = data.schedule.response_windows(SPEC.dt_s)
+    wrong, unmeasured, missed, unused = (press[start:stop] for start, stop in windows[:4])
+    step = [int((data.schedule.onset_s[n] + rt_s[4, n]) / SPEC.dt_s) for n in (0, 3)]
+    at = step[0] - windows[0, 0]
+    assert wrong.tolist() == (
+        [0] * at + [3 + 1 + data.schedule.correct[0]] + [NOT_AT_RISK] * (len(wrong) - at - 1)
+    )
+    assert (unmeasured == NOT_AT_RISK).all()
+    assert (missed == 0).all()
+    assert unused[step[1] - windows[3, 0]] == 3
+    outside = np.ones(len(press), bool)
+    for start, stop in windows:
+        outside[start:stop] = False
+    assert (press[outside] == NOT_AT_RISK).all()
+
+
+def test_stretches_without_data_are_dropped(cohort):
+    data = without_bold(cohort, "faces", "stroop").tasks["faces"]
+    late = data.schedule.onset_s > 200
+    choice = np.where(late, NOT_MEASURED, data.choice).astype(np.int8)
+    rt_s = np.where(late, np.float32(np.nan), data.rt_s)
+    some = changed(without_bold(cohort, "faces", "stroop"), "faces", choice=choice, rt_s=rt_s)
+    whole, left = cut_segments(cohort, SPEC), cut_segments(some, SPEC)
+    assert left.bold is None
+    last = np.flatnonzero(~late)[-1]
+    stop = data.schedule.response_windows(SPEC.dt_s)[last, 1]
+    wanted = [
+        m
+        for m, (run, start) in enumerate(zip(whole.run, whole.start, strict=True))
+        if run == "stroop" or start < stop
+    ]
+    # Trials begin 11 s after the run does, within the first segment.
+    found = list(zip(left.run, left.start.tolist(), strict=True))
+    assert found == [(whole.run[m], whole.start[m]) for m in wanted if is_at_risk(whole, m)]
+    assert len(left) < len(whole)
+    np.testing.assert_array_equal(left.inputs, whole.inputs[[
+        m for m in wanted if is_at_risk(whole, m)]])  # fmt: skip
+
+
+def is_at_risk(segments, m: int) -> bool:
+    return bool((segments.press[:, m] != NOT_AT_RISK).any())
+
+
+def test_bold_that_ends_early_is_masked_and_demeaned_alone(cohort):
+    data = cohort.tasks["stroop"]
+    assert data.bold is not None
+    bold = data.bold.copy()
+    bold[2, 77:] = np.nan
+    bold[5] = np.nan
+    bold[6, :, 3] = np.nan
+    segments = cut_segments(changed(cohort, "stroop", bold=bold), SPEC)
+    assert segments.bold is not None
+    is_stroop = np.array(segments.run) == "stroop"
+    volumes = segments.start[is_stroop, None] // 10 + np.arange(len(segments.volume_steps))
+    got = segments.bold[:, is_stroop]
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(bold[:, volumes]))
+    mean = np.nanmean(bold[2, :77], axis=0, dtype=np.float64).astype(np.float32)
+    early = (volumes < 77).all(axis=1)
+    wanted = (bold[2][volumes[early]] - mean) / segments.bold_sd
+    np.testing.assert_allclose(got[2, early], wanted, rtol=1e-5, atol=1e-6)
+    assert np.isfinite(
+        fit(changed(cohort, "stroop", bold=bold), SPEC, QUICK).layers[0].weight
+    ).all()
+
+
+def reader(inputs: torch.Tensor) -> torch.Tensor:
+    """(M,T,3) actions of who reads the stimulus exactly, and a little of the word."""
+    top, left, right = inputs[..., 2:4], inputs[..., 4:6], inputs[..., 6:8]
+    unlike = torch.stack([(top - side).abs().amax(-1).round() for side in (left, right)], dim=-1)
+    faces = torch.cat([1 - 2 * unlike, torch.full_like(unlike[..., :1], -3.0)], dim=-1)
+    stroop = 3 * inputs[..., :3] + 0.7 * inputs[..., 3:6] - 2
+    return torch.where(inputs[..., 8:] == 1, stroop, faces)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_variation_asks_the_same_of_who_reads_the_stimulus(cohort, seed):
+    data = cohort.tasks["stroop"]
+    choice = data.choice.copy()
+    choice[data.pressed & ~data.is_correct] = WRONG_BUTTON
+    segments = cut_segments(changed(cohort, "stroop", choice=choice), SPEC)
+    assert (segments.press > 4).any()
+    inputs, actions = segments.vary(np.random.default_rng(seed), SPEC.dt_s)
+    assert inputs.dtype == np.float32
+    assert inputs.shape == segments.inputs.shape
+    assert actions.shape == (*inputs.shape[:2], 3)
+    assert (inputs != segments.inputs).any(axis=(1, 2)).all()
+    np.testing.assert_array_equal(inputs[..., 8], segments.inputs[..., 8])
+    press = torch.from_numpy(segments.press)
+    told = reader(torch.from_numpy(inputs).double()).gather(-1, torch.from_numpy(actions))
+    wanted = reader(torch.from_numpy(segments.inputs).double())
+    at_risk = (press != NOT_AT_RISK).any(dim=0)
+    np.testing.assert_allclose(told[at_risk], wanted[at_risk], atol=1e-6)
+    losses = [hazard_loss(a.expand(len(press), -1, -1, -1), press) for a in (told, wanted)]
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=1e-6)
+    # Without the exchange of actions it is another person's behaviour.
+    plain = reader(torch.from_numpy(inputs).double())
+    assert hazard_loss(plain.expand(len(press), -1, -1, -1), press) > losses[1] + 0.01
+
+
+def test_actions_are_exchanged_within_windows_alone(cohort):
+    segments = cut_segments(cohort, SPEC)
+    _, actions = segments.vary(np.random.default_rng(0), SPEC.dt_s)
+    exchanged = (actions != np.arange(3)).any(axis=-1)
+    for m, (run, start) in enumerate(zip(segments.run, segments.start, strict=True)):
+        inside = np.zeros(SPEC.segment_steps, bool)
+        for first, stop in segments.schedules[run].response_windows(SPEC.dt_s) - start:
+            inside[max(first, 0) : max(stop, 0)] = True
+        assert not (exchanged[m] & ~inside).any()
+    assert exchanged.any()
+    assert (np.sort(actions, axis=-1) == np.arange(3)).all()
+
+
 def test_a_run_shorter_than_a_segment_is_refused(cohort):
     with pytest.raises(DTwinInputError, match="6000 steps"):
         cut_segments(cohort, replace(SPEC, segment_steps=6000))
@@ -169,6 +299,71 @@ def test_gradcheck_of_the_head_losses(head):
     actions = torch.randn(2, 1, 4, 3, dtype=torch.float64, requires_grad=True)
     press = torch.tensor([[[0, 2, -1, -1]], [[0, 0, 0, 3]]], dtype=torch.int8)
     assert torch.autograd.gradcheck(lambda a: HEAD_LOSSES[head](a, press), (actions,))
+
+
+@pytest.mark.parametrize("n_actions", [2, 3, 5])
+def test_probabilities_of_a_step(n_actions):
+    torch.manual_seed(n_actions)
+    actions = 3 * torch.randn(4, 7, n_actions, dtype=torch.float64)
+    log_prob = press_log_prob(actions)
+    assert log_prob.shape == (4, 7, 1 + 2 * n_actions)
+    prob = log_prob.exp()
+    known, others = prob[..., : 1 + n_actions], prob[..., 1 + n_actions :]
+    odds = torch.cat([torch.ones(4, 7, 1, dtype=torch.float64), actions.exp()], dim=-1)
+    torch.testing.assert_close(known, odds / odds.sum(-1, keepdim=True))
+    pressed = known[..., 1:].sum(-1, keepdim=True)
+    torch.testing.assert_close(others, pressed - known[..., 1:])
+    actions.requires_grad_()
+    assert torch.autograd.gradcheck(press_log_prob, (actions,))
+
+
+def test_hazard_loss_adds_up_step_by_step():
+    rng = np.random.default_rng(3)
+    actions = rng.normal(-1, 2, (3, 2, 11, 3))
+    press = rng.integers(-1, 7, (3, 2, 11))
+    wanted = []
+    for logits, code in zip(actions.reshape(-1, 3), press.ravel(), strict=True):
+        odds = np.exp(np.concatenate([[0], logits]))
+        prob = odds / odds.sum()
+        if code > 3:
+            wanted.append(-np.log(sum(prob[1 + a] for a in range(3) if a != code - 4)))
+        elif code != NOT_AT_RISK:
+            wanted.append(-np.log(prob[code]))
+    tensors = torch.from_numpy(actions), torch.from_numpy(press.astype(np.int8))
+    assert hazard_loss(*tensors).item() == pytest.approx(np.mean(wanted), rel=1e-12)
+
+
+def test_nobody_at_risk_is_no_loss():
+    actions = torch.randn(2, 3, 7, 3, requires_grad=True)
+    loss = hazard_loss(actions, torch.full((2, 3, 7), NOT_AT_RISK, dtype=torch.int8))
+    loss.backward()
+    assert loss.item() == 0
+    assert actions.grad is not None
+    assert not actions.grad.any()
+
+
+def test_sigmoid_loss_leaves_out_wrong_buttons_that_are_not_known():
+    actions = torch.randn(2, 3, 5, 3, dtype=torch.float64)
+    press = torch.randint(-1, 7, (2, 3, 5), dtype=torch.int8)
+    known = press < 4
+    torch.testing.assert_close(
+        sigmoid_loss(actions, press), sigmoid_loss(actions[known], press[known])
+    )
+
+
+def test_bold_loss_is_of_what_was_measured():
+    rng = np.random.default_rng(5)
+    target = rng.normal(size=(3, 4, 6, 5))
+    target[rng.random(target.shape) < 0.3] = np.nan
+    predicted = torch.from_numpy(rng.normal(size=target.shape)).requires_grad_()
+    loss = bold_loss(predicted, torch.from_numpy(target))
+    wanted = np.nanmean((predicted.detach().numpy() - target) ** 2)
+    assert loss.item() == pytest.approx(wanted, rel=1e-12)
+    loss.backward()
+    assert predicted.grad is not None
+    assert torch.equal(predicted.grad == 0, torch.from_numpy(np.isnan(target)))
+    nothing = bold_loss(predicted, torch.full_like(predicted, torch.nan))
+    assert nothing.item() == 0
 
 
 def test_bold_loss_is_the_mean_square():
