@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("nilearn")
+pytest.importorskip("torch")
 
 import pandas as pd
 from scipy import stats
@@ -27,13 +28,17 @@ from dtwin_fast.studies import (
     STUDIES,
     dmcc_stroop,
     hcp_battery,
+    latent,
     linear,
     pain_bold,
     pain_sites,
+    regional_twin,
     result,
     scalar,
+    scalar_twin,
     scores,
     tcp_behaviour,
+    trial_twin,
 )
 from dtwin_fast.studies.battery import out_of_fold, shuffled_folds, training_means
 from dtwin_fast.studies.reading import as_matrices, fisher_z
@@ -527,7 +532,7 @@ def test_stroop_study_reads_what_was_said(tmp_path: Path, rng: np.random.Generat
     np.testing.assert_array_equal(data.betas[:, :, 0], np.tile(np.arange(16), (12, 1)))
     assert (trials.only(1).choice[trials.run == 2] == NOT_MEASURED).all()
 
-    found = dmcc_stroop.run(tmp_path, n_permutations=99)
+    found = dmcc_stroop.run(tmp_path, models={}, n_permutations=99)
     rows = by_key(found)
     within = "run 1 -> run 2, same people"
     assert rows[(within, "RT person-mean r", "own mean")]["score"] > 0.9
@@ -707,6 +712,120 @@ def test_command_writes_tables_and_rows(
         parser.parse_args(["no-study", *words[1:]])
 
 
+# Twins
+
+
+def test_regional_twin_finds_one_rule_for_all_parcels(rng: np.random.Generator) -> None:
+    n, n_regions, n_conditions = 24, 12, 3
+    x = fisher_z(draw_fc(rng, n, n_regions, 60))
+    rule = rng.normal(size=(n_regions, n_conditions))
+    mean = rng.normal(size=(n_conditions, n_regions))
+    connected = regional_twin.connections(x, 1.0)
+    targets = mean + ((connected - connected.mean(axis=0)) @ rule).transpose(0, 2, 1)
+    targets += 0.05 * rng.normal(size=targets.shape)
+    codes = np.eye(n_conditions, dtype=np.float32)
+    twin = regional_twin.regional_twin(x[:20], codes, targets[:20], seed=3)
+    predicted = twin.predict(x[20:])
+    assert twin.fc_penalty == 1.0
+    deviation = targets[20:] - targets[:20].mean(axis=0)
+    assert (scores.row_r(predicted - targets[:20].mean(axis=0), deviation) > 0.8).all()
+    # At the mean connectome of the training people there is nothing but the group's mean.
+    weights = twin.weights(x[:20])
+    np.testing.assert_allclose(weights.w_out.mean(axis=0), twin.w_out, atol=1e-4)
+    np.testing.assert_allclose(
+        twin.predict(x[:20]).mean(axis=0), targets[:20].mean(axis=0), atol=1e-3
+    )
+
+
+def test_left_out_error_of_the_encoder_is_that_of_brute_force(rng: np.random.Generator) -> None:
+    x, z = rng.normal(size=(9, 30)).astype(np.float32), rng.normal(size=(9, 2))
+    z[:, 0] += 3 * x[:, 0]
+    unit = linear.unit_rows(x)
+    centred = unit - unit.mean(axis=0)
+    scale = (centred**2).sum() / 9
+    errors = []
+    for ridge in latent.RIDGES:
+        left_out = []
+        for i in range(9):
+            model = Ridge(ridge * scale).fit(np.delete(unit, i, 0), np.delete(z, i, 0))
+            left_out.append(z[i] - model.predict(unit[i : i + 1])[0])
+        errors.append((np.array(left_out) ** 2).mean())
+    encoder, error = latent.fit_encoder(x, z)
+    assert error == pytest.approx(min(errors), rel=1e-4)
+    best = Ridge(latent.RIDGES[int(np.argmin(errors))] * scale).fit(unit, z)
+    x_new = rng.normal(size=(4, 30)) * 100
+    np.testing.assert_allclose(encoder(x_new), best.predict(linear.unit_rows(x_new)), atol=1e-4)
+
+
+def test_scalar_twin_says_what_its_latent_means(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(31, 6)).astype(np.float32)
+    y = 40 + 7 * linear.unit_rows(x)[:, 0] + 0.1 * rng.normal(size=31)
+    twin = scalar_twin.scalar_twin(
+        x[:25], scalar.CODES, y[:25, None, None], seed=1, views=(np.square, np.asarray)
+    )
+    assert twin.view is np.asarray
+    predicted = twin.predict(x[25:])
+    assert predicted.shape == (6, 1, 1)
+    z = twin.encoder(x[25:])[:, 0]
+    np.testing.assert_allclose(predicted[:, 0, 0], y[:25].mean() + y[:25].std() * z, rtol=1e-4)
+    assert np.corrcoef(predicted[:, 0, 0], y[25:])[0, 1] > 0.9
+
+
+def test_series_twin_learns_the_gains_of_people(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_bold(tmp_path, rng)
+    data = pain_bold.read(tmp_path)
+    gain = np.array([0.2, 0.6, 1.0, 1.4, 1.8])
+    people, x = np.array(data.subjects), np.eye(5, 9, dtype=np.float32)
+    bold = data.train.bold * gain[:, None, None]
+    twin = pain_bold.twin(people, x, data.train.inputs, bold, seed=2)
+    predicted = twin.predict(people, x, data.test.inputs)
+    assert predicted.shape == data.test.bold.shape
+    size = np.linalg.norm(predicted - predicted.mean(axis=1, keepdims=True), axis=(1, 2))
+    assert np.corrcoef(size, gain)[0, 1] > 0.95
+    stranger = twin.predict(np.array(["stranger"]), x[:1], data.test.inputs[:1])
+    assert not np.allclose(stranger, predicted[:1])
+    again = pain_bold.twin(people, x, data.train.inputs, bold, seed=2)
+    np.testing.assert_array_equal(again.predict(people, x, data.test.inputs), predicted)
+
+
+def test_counts_of_presses_are_what_was_said_when() -> None:
+    def one(item: int, choice: int, rt_s: float) -> dmcc_stroop.Trials:
+        columns = ([[1]], [[item]], [[choice]], [[rt_s]])
+        return dmcc_stroop.Trials(*map(np.array, columns))
+
+    right = dmcc_stroop.press_counts(one(5, 1, 0.5))
+    assert right.shape == (1, 32, 40, 9)
+    assert right.sum() == right[0, 5].sum() == 7
+    assert right[0, 5, :6, 0].all()
+    assert right[0, 5, 6, 2] == 1
+    assert dmcc_stroop.press_counts(one(5, WRONG_BUTTON, 0.5))[0, 5, 6, 1 + 4 + 1] == 1
+    assert dmcc_stroop.press_counts(one(5, NO_RESPONSE, np.nan))[0, 5, :, 0].all()
+    for nothing in (one(5, 1, np.nan), one(5, NOT_MEASURED, np.nan), one(5, 1, 3.3)):
+        assert not dmcc_stroop.press_counts(nothing).any()
+
+
+def test_trial_twin_learns_who_is_slow_and_what_is_right(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_stroop(tmp_path, rng)
+    monkeypatch.setattr(trial_twin, "GROUP_STEPS", 150)
+    monkeypatch.setattr(trial_twin, "PEOPLE_STEPS", 80)
+    data = dmcc_stroop.read(tmp_path)
+    x = data.betas.reshape(len(data.betas), -1)
+    train, inputs = data.trials.only(1), dmcc_stroop.trial_sequences()
+    twin = dmcc_stroop.twin(data.subjects, x, inputs, train, seed=1)
+    prob, rt_s = twin.predict(data.subjects, x)
+    own = np.nanmean(data.trials.only(2).rt_s, axis=1)
+    assert np.corrcoef(rt_s.mean(axis=1), own)[0, 1] > 0.8
+    assert rt_s.mean() == pytest.approx(own.mean(), abs=0.1)
+    correct = prob[:, np.arange(32), np.arange(32) % 4]
+    assert correct.mean() > 0.5
+    assert (prob.sum(axis=2) <= 1 + 1e-5).all()
+    # The encoder tells strangers with the betas of the slow from those with betas of the quick.
+    strangers = np.array([f"s{i}" for i in range(len(x))])
+    assert np.corrcoef(twin.predict(strangers, x)[1].mean(axis=1), own)[0, 1] > 0.5
+
+
 # Real people
 
 
@@ -765,7 +884,7 @@ def test_conflict_slows_nearly_everybody(shared_data: Path) -> None:
 @pytest.mark.realdata
 @pytest.mark.slow
 def test_tcp_floors_are_those_of_the_protocol(shared_data: Path) -> None:
-    found = tcp_behaviour.run(shared_data / "tcp-behaviour", n_folds=5)
+    found = tcp_behaviour.run(shared_data / "tcp-behaviour", models={}, n_folds=5)
     assert found["people"] == 152
     rows = {(r["split"].split(":")[0], r["split"].split(": ")[1], r["metric"]): r
             for r in found["rows"]}  # fmt: skip

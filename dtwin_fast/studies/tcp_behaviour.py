@@ -19,12 +19,19 @@ from ..evaluate.predictor import Predictor
 from ..evaluate.protocol import evaluate
 from ..evaluate.splits import SPLITS
 from ..evaluate.table import Row as Scored
+from ..evaluate.twin import twin_predictors
+from ..spec import PRESETS
+from ..training import StagedConfig
 from .result import Row, as_dict
 
 STUDY = "tcp-behaviour"
 FLOORS = ("always correct", "group", "item mean", "person mean", "person + item", "demographics")
 REFERENCE = "demographics"
 """What is shown beside the other floors when there is no model."""
+TWIN_CONFIG = StagedConfig(group_steps=300, n_steps=200)
+"""Without brain data there is little to learn of a person, and a study should take minutes."""
+TWINS = {"A": "twin-random-id", "B": "twin-demographics"}
+"""Split -> the twin that it is for: one knows who a person is, the other how old and the like."""
 
 
 def run(
@@ -39,7 +46,7 @@ def run(
 
     Args:
         folder: ``trials.csv.gz`` and ``participants.tsv``.
-        models: name -> factory of a ``Predictor``, beside the floors.
+        models: name -> factory of a ``Predictor``, beside the floors; None is :data:`TWINS`.
         seed: of folds, models and bootstrap.
         splits: keys of ``evaluate.splits.SPLITS``.
         n_folds: of split B.
@@ -48,13 +55,13 @@ def run(
     floors = {name: BASELINES[name] for name in FLOORS}
     rows: list[Row] = []
     flags: list[str] = []
-    for name in models or {REFERENCE: floors[REFERENCE]}:
+    for name, make, of_splits in _entries(models, splits):
         report = evaluate(
             cohort,
-            {**floors, **(models or {})},
+            {**floors, name: make},
             model=name,
             floors=FLOORS,
-            splits=splits,
+            splits=of_splits,
             n_folds=n_folds,
             n_swaps=0,
             seed=seed,
@@ -72,6 +79,17 @@ def run(
         flags=list(dict.fromkeys(flags)),
         settings={"folds": n_folds, "seed": seed},
     )
+
+
+def _entries(
+    models: Mapping[str, Callable[[], Predictor]] | None, splits: tuple[str, ...]
+) -> list[tuple[str, Callable[[], Predictor], tuple[str, ...]]]:
+    """Name, factory and splits of every model."""
+    if models is not None:
+        made = models or {REFERENCE: BASELINES[REFERENCE]}
+        return [(name, make, splits) for name, make in made.items()]
+    twins = twin_predictors(TWIN_CONFIG, PRESETS["tiny"], "cpu")
+    return [(TWINS[split], twins[TWINS[split]], (split,)) for split in splits if split in TWINS]
 
 
 def _row(scored: Scored, model: str) -> Row:

@@ -28,10 +28,11 @@ from .latent import Encoder, fit_encoder
 
 Array = npt.NDArray[Any]
 
-N_HIDDEN, WIDTHS, N_LATENTS = 32, (16, 16), 6
-GROUP_STEPS, PEOPLE_STEPS = 500, 700
-GROUP_RATE, PEOPLE_RATE, LATENT_RATE = 5e-3, 3e-3, 0.02
-WEIGHT_DECAY = 0.1
+N_HIDDEN, WIDTHS, N_LATENTS = 32, (16, 16), 2
+GROUP_STEPS, PEOPLE_STEPS = 500, 250
+GROUP_RATE, PEOPLE_RATE, LATENT_RATE = 5e-3, 1e-3, 0.02
+WEIGHT_DECAY = 30.0
+"""A person's trials are few: settings that told best of one half of a run from the other."""
 BATCH_PEOPLE, BATCH_STIMULI = 12, 16
 
 
