@@ -353,7 +353,7 @@ DAMAGE: dict[str, Damage] = {
     "rt is infinite": _array("faces_rt_s.npy", lambda a: np.where(a > 0, np.inf, a)),
     "rt is never NaN": _array("faces_rt_s.npy", lambda a: np.nan_to_num(a)),
     "rt lacks a person": _array("faces_rt_s.npy", lambda a: a[1:]),
-    "bold is NaN": _array("faces_bold.npy", lambda a: a * np.float32(np.nan)),
+    "bold is infinite": _array("faces_bold.npy", lambda a: a * np.float32(np.inf)),
     "bold is float64": _array("faces_bold.npy", lambda a: a.astype(np.float64)),
     "bold lacks a person": _array("faces_bold.npy", lambda a: a[1:]),
     "bold lacks volumes": _array("faces_bold.npy", lambda a: a[:, :100]),

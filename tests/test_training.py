@@ -580,9 +580,6 @@ def test_a_gpu_too_many_is_refused(cohort, monkeypatch):
         fit(cohort, SPEC, QUICK, device="cuda:7")
 
 
-@pytest.mark.xfail(
-    raises=NotImplementedError, reason="the head losses pick steps by a mask, which reads it"
-)
 @pytest.mark.parametrize("head", HEAD_LOSSES)
 def test_a_step_stays_on_its_device_and_is_read_once(cohort, monkeypatch, head):
     """Meta tensors have no values to read, and torch does not mix them with the CPU's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from .units import CHAIN_TAU_S, CHAIN_UNITS, n_chains, n_fast
 
 Float64 = npt.NDArray[np.float64]
 
-_RIDGES = 10.0 ** np.arange(-2, 3.5, 0.5)
+_RIDGES = tuple(10.0 ** np.arange(-2, 3.5, 0.5))
 _FOLDS = 5
 _SMALLEST_SD = 1e-2
 """Directions of the features with a smaller share of the largest SD are rounding and chance."""
@@ -70,6 +71,58 @@ def readout(
     return weight.T.astype(np.float32), bias.astype(np.float32)
 
 
+def personal_readout(
+    segments: Segments,
+    states: Iterable[npt.NDArray[np.float32]],
+    traits: Float64,
+    weight: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32],
+) -> tuple[Float64, Float64]:
+    """What a person's traits change in the readout of BOLD.
+
+    Regression of what the group's readout leaves of everybody's BOLD on the products of their
+    traits and their chains. The ridge is the one that predicts other segments best, and
+    infinite, no change at all, if none does.
+
+    Args:
+        segments: the training data of S people, M segments.
+        states: each person's (M,volumes,chain units) at the scored volumes, S of them.
+        traits: (S,L) uncorrelated numbers with a mean square of 1.
+        weight, bias: (regions, chain units) and (regions,) the group's readout.
+
+    Returns:
+        (L,regions, chain units) and (L,regions) per unit of each trait.
+    """
+    assert segments.bold is not None
+    n_traits, (n_regions, n_units) = traits.shape[1], weight.shape
+    n_scored = len(segments.scored_volume_steps)
+    folds = np.repeat(np.arange(len(segments)) % _FOLDS, n_scored)
+    whiten, gram, shared = np.empty((0, 0)), [], []
+    for slow, series in zip(states, segments.bold[:, :, -n_scored:], strict=True):
+        rows = slow.reshape(-1, n_units).astype(np.float64)
+        rest = series.reshape(-1, n_regions) - (rows @ weight.T + bias)
+        # What was not measured is left as the group's readout has it.
+        known = ~np.isnan(rest).all(axis=1)
+        if not whiten.size:
+            whiten = _whitening(rows - rows.mean(axis=0))
+        seen = np.concatenate([rows @ whiten, np.ones((len(rows), 1))], axis=1) * known[:, None]
+        by_fold = [(seen[folds == f], np.nan_to_num(rest[folds == f])) for f in range(_FOLDS)]
+        gram.append([x.T @ x for x, _ in by_fold])
+        shared.append([x.T @ y for x, y in by_fold])
+    # Sums over people of the Kronecker products of traits and chains.
+    n_features = gram[0][0].shape[0]
+    squares = np.einsum("sl,sm->lms", traits, traits).reshape(-1, len(traits))
+    xx = np.einsum("ps,sfab->fpab", squares, np.array(gram), optimize=True)
+    xx = xx.reshape(_FOLDS, n_traits, n_traits, n_features, n_features).swapaxes(2, 3)
+    xx = xx.reshape(_FOLDS, n_traits * n_features, -1)
+    xy = np.einsum("sl,sfar->flar", traits, np.array(shared), optimize=True)
+    xy = xy.reshape(_FOLDS, n_traits * n_features, n_regions)
+    n = len(traits) * np.bincount(folds, minlength=_FOLDS).astype(np.float64)
+    slope = _ridge(xx, xy, n, (*_RIDGES[2:], np.inf))
+    slope = slope.reshape(n_traits, n_features, n_regions)
+    return (whiten @ slope[:, :-1]).swapaxes(1, 2), slope[:, -1]
+
+
 def _targets(segments: Segments, n_draws: int) -> tuple[Float64, npt.NDArray[np.int64]]:
     """The group's mean BOLD at the scored volumes, once for each draw, and folds of segments."""
     assert segments.bold is not None
@@ -94,28 +147,46 @@ def _regress(
     features, targets, folds = features[known], targets[known], folds[known]
     x_mean, y_mean = features.mean(axis=0), targets.mean(axis=0)
     x, y = features - x_mean, targets - y_mean
+    whiten = _whitening(x)
+    x = x @ whiten
+    parts = [(x[folds == f], y[folds == f]) for f in range(_FOLDS)]
+    xx, xy = (np.array(m) for m in ([a.T @ a for a, _ in parts], [a.T @ b for a, b in parts]))
+    slope = whiten @ _ridge(xx, xy, np.array([float(len(a)) for a, _ in parts]), _RIDGES)
+    return slope, y_mean - x_mean @ slope
+
+
+def _whitening(x: Float64) -> Float64:
+    """(features, directions) that make centred rows uncorrelated, of variance 1."""
     values, vectors = np.linalg.eigh(x.T @ x / len(x))
     kept = values > _SMALLEST_SD**2 * values[-1]
-    whiten = vectors[:, kept] / np.sqrt(values[kept])
-    x = x @ whiten
-    moments = [
-        (x[folds == f].T @ x[folds == f], x[folds == f].T @ y[folds == f], (folds == f).sum())
-        for f in np.unique(folds)
-    ]
-    xx, xy, n = (sum(m[i] for m in moments) for i in range(3))
-    eye = np.eye(x.shape[1])
-    errors = []
-    for ridge in _RIDGES:
-        error = 0.0
-        for xx_f, xy_f, n_f in moments:
-            b = np.linalg.solve(
-                (xx - xx_f) / max(n - n_f, 1) + ridge * eye, (xy - xy_f) / max(n - n_f, 1)
-            )
-            error += float(np.einsum("ij,ik,kj->", b, xx_f, b) - 2 * np.sum(b * xy_f))
-        errors.append(error)
-    best = _RIDGES[int(np.argmin(errors))]
-    slope = whiten @ np.linalg.solve(xx / n + best * eye, xy / n)
-    return slope, y_mean - x_mean @ slope
+    whiten: Float64 = vectors[:, kept] / np.sqrt(values[kept])
+    return whiten
+
+
+def _ridge(xx: Float64, xy: Float64, n: Float64, ridges: Sequence[float]) -> Float64:
+    """Slopes (features, outputs) with the ridge that predicts left-out folds best.
+
+    Args:
+        xx, xy: (folds, features, features) and (folds, features, outputs) sums of products.
+        n: (folds,) how many rows they sum.
+        ridges: candidates, per row; infinite = slopes of zero.
+    """
+
+    def solve(a: Float64, b: Float64, rows: float, ridge: float) -> Float64:
+        if np.isinf(ridge) or rows == 0:
+            return np.zeros_like(b)
+        penalty = np.float64(ridge * rows) * np.eye(len(a), dtype=np.float64)
+        slopes: Float64 = np.linalg.solve(a + penalty, b)
+        return slopes
+
+    def error(ridge: float) -> float:
+        total = 0.0
+        for f in range(len(n)):
+            slopes = solve(xx.sum(0) - xx[f], xy.sum(0) - xy[f], n.sum() - n[f], ridge)
+            total += float(np.sum(slopes * (xx[f] @ slopes)) - 2 * np.sum(slopes * xy[f]))
+        return total
+
+    return solve(xx.sum(0), xy.sum(0), float(n.sum()), min(ridges, key=error))
 
 
 def _chains(spec: TwinSpec, fast: npt.NDArray[np.float32], steps: npt.NDArray[np.int64]) -> Float64:

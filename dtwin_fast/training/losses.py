@@ -40,8 +40,8 @@ def hazard_loss(actions: Tensor, press: Tensor) -> Tensor:
         press: (S,B,T) integers, see ``Segments.press``.
     """
     at_risk = press != NOT_AT_RISK
-    log_prob = press_log_prob(actions[at_risk]).gather(-1, press[at_risk].long()[:, None])
-    return -log_prob.sum() / at_risk.sum().clamp(min=1)
+    log_prob = press_log_prob(actions).gather(-1, press.clamp(min=0).long()[..., None])[..., 0]
+    return -torch.where(at_risk, log_prob, 0.0).sum() / at_risk.sum().clamp(min=1)
 
 
 def sigmoid_loss(actions: Tensor, press: Tensor) -> Tensor:
@@ -55,7 +55,8 @@ def sigmoid_loss(actions: Tensor, press: Tensor) -> Tensor:
     losses = functional.binary_cross_entropy_with_logits(
         actions, target.to(actions.dtype), reduction="none"
     )
-    return losses[press <= n_actions].mean()
+    known = (press <= n_actions)[..., None].expand_as(losses)
+    return torch.where(known, losses, 0.0).sum() / known.sum().clamp(min=1)
 
 
 HEAD_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -5,9 +5,9 @@
    sees the whole cohort for the cost of one person.
 2. ``people``: each person has a few latent numbers, which a small network turns into changes of
    the weights; numbers and network are fitted to the presses together.
-3. Haemodynamic chains and their BOLD readout, by regression (``haemodynamics``).
-4. ``bold``: what the latent numbers change in that readout.
-5. The first layer, from connectomes to latent numbers, by kernel regression (``encoder``).
+3. Haemodynamic chains, their BOLD readout, and what the latent numbers change in it, by
+   regression (``haemodynamics``).
+4. The first layer, from connectomes to latent numbers, by kernel regression (``encoder``).
 
 Nothing here costs more with more edges but the last stage, one product of the cohort's edges.
 The result is the hypernetwork of the paper, layer by layer.
@@ -15,7 +15,7 @@ The result is the hypernetwork of the paper, layer by layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -33,11 +33,12 @@ from ..weights import count_weights, split_flat
 from . import haemodynamics
 from .config import StagedConfig
 from .descent import Descent, Group, Losses
+from .device import seeded
 from .encoder import interpolate
-from .losses import bold_loss, hazard_loss, press_log_prob
+from .losses import hazard_loss, press_log_prob
 from .persons import first_latents
 from .segments import NOT_AT_RISK, Segments
-from .units import fast_start, n_fast, places, whole
+from .units import fast_start, n_chains, n_fast, places, whole
 
 _DRAWS = 5
 """Draws of ``Segments.vary`` that BOLD's regressions must hold in."""
@@ -129,17 +130,19 @@ def train_staged(
     z = torch.nn.Parameter(
         training.put(first_latents(cohort, segments, config.n_latents).astype(np.float32))
     )
-    torch.manual_seed(config.seed)
-    decoder = Decoder(z.shape[1], spec.hyper_hidden, base).to(device)
+    with seeded(config.seed, device):
+        decoder = Decoder(z.shape[1], spec.hyper_hidden, base).to(device)
+        if has_presses:
+            _start_rows(training, decoder, z.shape[1])
     if has_presses:
         _people(training, decoder, z)
     with torch.no_grad():
         base = decoder.base.cpu().numpy()
     fast = split_flat(base[None], training.fast_spec)
     flat = whole(spec, {name: part[0] for name, part in fast.items()}, _mixtures(training, base))
-    if segments.bold is not None:
-        _read_bold(training, flat)
-    bold_rows = _bold_rows(training, decoder, z, flat) if segments.bold is not None else None
+    # Fewer than eight units have no chain, and say of BOLD that it is at its mean.
+    reads_bold = segments.bold is not None and n_chains(spec) > 0
+    bold_rows = _read_bold(training, decoder, z, flat) if reads_bold else None
     return _layers(training, decoder, flat, bold_rows, x, z.detach().cpu().numpy())
 
 
@@ -183,7 +186,6 @@ def _start_rows(training: _Training, decoder: Decoder, n_latents: int) -> None:
 
 def _people(training: _Training, decoder: Decoder, z: Tensor) -> None:
     segments, config, spec = training.segments, training.config, training.fast_spec
-    _start_rows(training, decoder, z.shape[1])
     press = training.put(segments.press)
     after = slice(segments.n_warm_up, None)
 
@@ -242,53 +244,50 @@ def _mixtures(training: _Training, base: npt.NDArray[np.float32]) -> npt.NDArray
     return haemodynamics.mixtures(training.spec, training.segments, states)
 
 
-def _read_bold(training: _Training, parts: dict[str, npt.NDArray[np.float32]]) -> None:
-    spec = training.spec
-    flat = np.concatenate([part.ravel() for part in parts.values()])
-    slow = _states(training, spec, flat)[..., n_fast(spec) :]
-    weight, bias = haemodynamics.readout(spec, training.segments, slow)
-    parts["w_out"][spec.n_actions :, n_fast(spec) :] = weight
-    parts["b_out"][spec.n_actions :] = bias
-
-
-def _bold_rows(
+@torch.no_grad()
+def _read_bold(
     training: _Training, decoder: Decoder, z: Tensor, parts: dict[str, npt.NDArray[np.float32]]
 ) -> npt.NDArray[np.float32]:
-    """(BOLD weights, last hidden) what the hidden layer changes in the readout of BOLD."""
-    segments, config, spec = training.segments, training.config, training.spec
-    fast_places, bold_places = places(spec)
-    flat = training.put(np.concatenate([part.ravel() for part in parts.values()]))
-    rows = torch.nn.Parameter(
-        torch.zeros(len(bold_places), decoder.rows.shape[1], device=training.device)
+    """Put the group's readout of BOLD into ``parts``.
+
+    Returns:
+        (BOLD weights, last hidden) what the hidden layer changes in it.
+    """
+    spec, segments = training.spec, training.segments
+    n_actions, n_units = spec.n_actions, n_fast(spec)
+    flat = np.concatenate([part.ravel() for part in parts.values()])
+    slow = _states(training, spec, flat)[..., n_units:]
+    weight, bias = haemodynamics.readout(spec, segments, slow)
+    parts["w_out"][n_actions:, n_units:] = weight
+    parts["b_out"][n_actions:] = bias
+    hidden = decoder.features(z)
+    left, size, right = torch.linalg.svd(hidden.double(), full_matrices=False)
+    n_traits = min(z.shape[1], int((size > 1e-3 * size[0]).sum()))
+    scale = len(z) ** 0.5
+    traits = (left[:, :n_traits] * scale).cpu().numpy()
+    changes = haemodynamics.personal_readout(
+        segments, _slow_states(training, decoder, hidden, flat), traits, weight, bias
     )
-    assert segments.bold is not None
-    series = training.put(segments.bold[:, :, -len(segments.scored_volume_steps) :])
-    volumes = training.put(segments.scored_volume_steps)
-    at_fast, at_bold = training.put(fast_places), training.put(bold_places)
-    n_regions, n_slow = len(spec.bold_regions), spec.n_hidden - n_fast(spec)
+    per_trait = np.concatenate([change.reshape(n_traits, -1) for change in changes], axis=1)
+    loads = (right[:n_traits] * (scale / size[:n_traits, None])).cpu().numpy()
+    rows: npt.NDArray[np.float32] = (per_trait.T @ loads).astype(np.float32)
+    return rows
 
-    def loss(rng: np.random.Generator) -> Losses:
-        people, chosen = _batch(rng, config, series.shape[:2])
-        inputs, _ = training.draw(rng, chosen)
-        with torch.no_grad():
-            h = decoder.features(z[training.put(people)])
-            weights = flat.expand(len(people), -1).clone()
-            weights[:, at_fast] = decoder.base + h @ decoder.rows.T
-            named = split_flat(weights, spec)
-            rolled = rollout(spec.cell, named, inputs, return_states=True)
-            assert rolled.states is not None
-            slow = rolled.states[:, :, volumes, -n_slow:]
-        readout = flat[at_bold] + h @ rows.T
-        weight, bias = readout.split([n_regions * n_slow, n_regions], dim=1)
-        weight = weight.reshape(-1, 1, n_regions, n_slow)
-        predicted = slow @ weight.transpose(2, 3) + bias[:, None, None]
-        target = series[training.put(people)][:, training.put(chosen)]
-        error = bold_loss(predicted, target)
-        return Losses(error, torch.zeros_like(error), error)
 
-    group = Group({"rows": rows}, config.learning_rate, config.weight_decay)
-    training.descent.run("bold", [group], loss, config.bold_steps)
-    return rows.detach().cpu().numpy()
+@torch.no_grad()
+def _slow_states(
+    training: _Training, decoder: Decoder, hidden: Tensor, flat: npt.NDArray[np.float32]
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Each person's (M,volumes,chain units) at the scored volumes."""
+    spec, segments = training.spec, training.segments
+    shared, inputs = training.put(flat), training.put(segments.inputs)
+    volumes, at_fast = training.put(segments.scored_volume_steps), training.put(places(spec)[0])
+    for some in hidden.split(training.config.batch_subjects):
+        weights = shared.repeat(len(some), 1)
+        weights[:, at_fast] = decoder.base + some @ decoder.rows.T
+        rolled = rollout(spec.cell, split_flat(weights, spec), inputs, return_states=True)
+        assert rolled.states is not None
+        yield from rolled.states[:, :, volumes, n_fast(spec) :].cpu().numpy()
 
 
 @torch.no_grad()
