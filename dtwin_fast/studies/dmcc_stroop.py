@@ -474,6 +474,8 @@ def _flags(data: Stroop) -> list[str]:
         "17 co-twin pairs are somewhere in the source; who they are is not in the data, so folds "
         "may part twins and scores on held-out people may be too good",
         "betas come from the correct trials of both runs whose reaction times they predict",
+        "the twin's first settings fitted noise, as its scores on run 2 said; the present ones "
+        "were chosen in run 1, one half of everybody's trials telling the other",
         f"{int((trials.choice == NOT_MEASURED).sum())} unintelligible trials do not count; "
         f"{int((answered & np.isnan(trials.rt_s)).sum())} answers have no measurable onset",
     ]

@@ -100,6 +100,7 @@ def run(
             "identification is hard on models: the predictions for the others come from models "
             "that knew this person's activations, the own prediction does not; own minus other's "
             "FC has one model for both",
+            *TWIN_FLAGS,
         ],
         settings={"folds": n_folds, "shuffles": n_shuffles, "seed": seed},
     )
@@ -200,6 +201,13 @@ FLOORS: dict[str, FitBattery] = {
 }
 
 TWINS: dict[str, FitBattery] = {"twin": regional_twin}
+TWIN_FLAGS = (
+    "the twin's penalties are chosen inside every fold; its kind of connections was chosen once, "
+    "by people left out among the 18 who train the first fold, most of whom are tested in other "
+    "folds: correlations (also row-scaled, demeaned, strongest tenth, squared), partial "
+    "correlations, regression weights, pairs of these, homotopic weights; regression weights "
+    "were best",
+)
 
 
 def _deviations(x: Array, targets: Array) -> tuple[Array, Array, Array, Array]:

@@ -373,4 +373,8 @@ def _flags(data: PainBold) -> list[str]:
         flags.append(f"regions left out because somebody has no signal there: {regions}")
     if data.test.regulated != data.train.regulated:
         flags.append("people regulated their pain in one of the two runs only: the tasks differ")
+    flags.append(
+        "the twin's design was revised twice after its scores on run 3 had been seen (features of "
+        "unit length, ridges by stretches of the run, a chain for every input): they are not blind"
+    )
     return flags

@@ -18,11 +18,12 @@ N_SENSORY = N_INPUTS - 1
 
 
 class Variation(NamedTuple):
-    """The trials of a run with other stimuli that are as easy and as hard, by the task's symmetries.
+    """The trials of a run with other stimuli that ask the same, by the task's symmetries.
 
-    A colour for a colour, left for right: what a person did with the one stimulus says what they
-    would have done with the other, when actions are exchanged like the stimuli. Training draws
-    these, so that a twin learns the rule of a task and not the few stimuli of one run.
+    A colour for a colour, a face for a face, left for right: what a person did with the one
+    stimulus says what they would have done with the other, when actions are exchanged like the
+    stimuli. Training draws these, so that a twin learns the rule of a task and not the few
+    stimuli of one run.
 
     Attributes:
         stimulus: (N,C) float32 codes, as ``Schedule.stimulus``.

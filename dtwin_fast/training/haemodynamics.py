@@ -175,9 +175,8 @@ def _ridge(xx: Float64, xy: Float64, n: Float64, ridges: Sequence[float]) -> Flo
     def solve(a: Float64, b: Float64, rows: float, ridge: float) -> Float64:
         if np.isinf(ridge) or rows == 0:
             return np.zeros_like(b)
-        penalty = np.float64(ridge * rows) * np.eye(len(a), dtype=np.float64)
-        slopes: Float64 = np.linalg.solve(a + penalty, b)
-        return slopes
+        # np.linalg.solve is annotated with the supertype of its arguments' types.
+        return np.asarray(np.linalg.solve(a + ridge * rows * np.eye(len(a)), b), np.float64)
 
     def error(ridge: float) -> float:
         total = 0.0
