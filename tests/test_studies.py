@@ -804,6 +804,17 @@ def test_counts_of_presses_are_what_was_said_when() -> None:
         assert not dmcc_stroop.press_counts(nothing).any()
 
 
+def test_recoloured_stimuli_ask_the_same(rng: np.random.Generator) -> None:
+    inputs = dmcc_stroop.trial_sequences(window_s=0.4)
+    shown, order = dmcc_stroop.recoloured(inputs, rng)
+    assert sorted(order) == [0, 1, 2, 3]
+    for item in range(32):
+        ink, word = item % 4, item // 4 % 4
+        assert shown[item, 0, :4].argmax() == order[ink]
+        assert shown[item, 0, 4:8].argmax() == order[word]
+    np.testing.assert_array_equal(shown[..., 8], inputs[..., 8])
+
+
 def test_trial_twin_learns_who_is_slow_and_what_is_right(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

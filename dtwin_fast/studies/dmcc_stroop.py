@@ -312,9 +312,26 @@ def press_counts(trials: Trials, dt_s: float = DT_S, window_s: float = WINDOW_S)
     return counts
 
 
+def recoloured(inputs: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Sequences (32,T,9) with the colours in other channels, and the (4,) channel of each."""
+    order = rng.permutation(N_COLOURS)
+    shown = inputs.copy()
+    shown[..., order] = inputs[..., :N_COLOURS]
+    shown[..., N_COLOURS + order] = inputs[..., N_COLOURS : 2 * N_COLOURS]
+    return shown, order
+
+
 def twin(people: Array, x: Array, inputs: Array, trials: Trials, /, *, seed: int) -> TrialTwin:
-    """:func:`trial_twin` of the measured trials."""
-    return trial_twin(people, x, inputs, press_counts(trials), dt_s=DT_S, seed=seed)
+    """:func:`trial_twin` of the measured trials; run 1 lacks some stimuli, hence other colours."""
+    return trial_twin(
+        people,
+        x,
+        inputs,
+        press_counts(trials),
+        partial(recoloured, inputs),
+        dt_s=DT_S,
+        seed=seed,
+    )
 
 
 TWINS: dict[str, FitTrials] = {"twin": twin}
@@ -475,7 +492,8 @@ def _flags(data: Stroop) -> list[str]:
         "may part twins and scores on held-out people may be too good",
         "betas come from the correct trials of both runs whose reaction times they predict",
         "the twin's first settings fitted noise, as its scores on run 2 said; the present ones "
-        "were chosen in run 1, one half of everybody's trials telling the other",
+        "were chosen in run 1, one half of everybody's trials telling the other, and colours are "
+        "exchanged in training since it failed on stimuli that run 1 lacks",
         f"{int((trials.choice == NOT_MEASURED).sum())} unintelligible trials do not count; "
         f"{int((answered & np.isnan(trials.rt_s)).sum())} answers have no measurable onset",
     ]

@@ -7,7 +7,7 @@ encoder from features to the latent numbers, for people without trials.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from ..weights import RNNWeights, split_flat
 from .latent import Encoder, fit_encoder
 
 Array = npt.NDArray[Any]
+Vary = Callable[[np.random.Generator], tuple[Array, Array]]
 
 N_HIDDEN, WIDTHS, N_LATENTS = 32, (16, 16), 2
 GROUP_STEPS, PEOPLE_STEPS = 500, 250
@@ -73,7 +74,7 @@ class TrialTwin:
 
 
 def trial_twin(
-    people: Array, x: Array, inputs: Array, counts: Array, *, dt_s: float, seed: int
+    people: Array, x: Array, inputs: Array, counts: Array, vary: Vary, *, dt_s: float, seed: int
 ) -> TrialTwin:
     """Train on presses.
 
@@ -83,6 +84,8 @@ def trial_twin(
         inputs: (M,T,I) float32 sequences of the stimuli; the last input is a flag.
         counts: (S,M,T,1 + 2A) how often each code of ``Segments.press`` was there at a step,
             over the person's trials with the stimulus.
+        vary: draws sequences that ask the same of other stimuli, and the (A,) outputs that then
+            stand for the actions, so that what is learnt holds of stimuli never shown.
         dt_s: seconds per step.
         seed: of first weights and batches.
     """
@@ -98,7 +101,6 @@ def trial_twin(
         tr_s=dt_s,
     )
     descent = Descent(GROUP_STEPS + PEOPLE_STEPS, seed)
-    shown = torch.from_numpy(inputs)
     presses = torch.from_numpy(counts.astype(np.float32))
     start = fast_start(spec, np.random.default_rng([seed, 0x57]))
     flat = torch.nn.Parameter(
@@ -106,7 +108,7 @@ def trial_twin(
     )
 
     def group_loss(rng: np.random.Generator) -> Losses:
-        return _losses(_nll(spec, flat, shown, presses.sum(dim=0)[None]))
+        return _losses(_nll(spec, flat, vary(rng), presses.sum(dim=0)[None]))
 
     descent.run("group", [Group({"flat": flat}, GROUP_RATE)], group_loss, GROUP_STEPS, max_norm=0.5)
 
@@ -117,9 +119,10 @@ def trial_twin(
 
     def people_loss(rng: np.random.Generator) -> Losses:
         who = rng.choice(len(z), min(BATCH_PEOPLE, len(z)), replace=False)
-        what = rng.choice(len(shown), min(BATCH_STIMULI, len(shown)), replace=False)
+        what = rng.choice(len(inputs), min(BATCH_STIMULI, len(inputs)), replace=False)
+        shown, order = vary(rng)
         drawn = z[who]
-        loss = _nll(spec, decoder(drawn), shown[what], presses[who][:, what])
+        loss = _nll(spec, decoder(drawn), (shown[what], order), presses[who][:, what])
         # Latent numbers are standard normal before the trials.
         prior = 0.5 * (drawn**2).sum(dim=1).mean() / steps_of_one
         return _losses(loss, prior)
@@ -138,11 +141,13 @@ def trial_twin(
 
 
 def _nll(
-    spec: TwinSpec, flat: torch.Tensor, inputs: torch.Tensor, counts: torch.Tensor
+    spec: TwinSpec, flat: torch.Tensor, shown: tuple[Array, Array], counts: torch.Tensor
 ) -> torch.Tensor:
     """Mean negative log-likelihood per step at risk, of counts (S,M,T,1 + 2A)."""
-    outputs = rollout_tensors(spec.cell, split_flat(flat, spec), inputs).outputs
-    return -(counts * press_log_prob(outputs)).sum() / counts.sum().clamp(min=1)
+    inputs, order = shown
+    outputs = rollout_tensors(spec.cell, split_flat(flat, spec), torch.from_numpy(inputs)).outputs
+    log_prob = press_log_prob(outputs[..., torch.from_numpy(order)])
+    return -(counts * log_prob).sum() / counts.sum().clamp(min=1)
 
 
 def _losses(loss: torch.Tensor, prior: torch.Tensor | float = 0.0) -> Losses:
