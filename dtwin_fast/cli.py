@@ -44,6 +44,8 @@ USAGE_CODES = {
     "predictor",
     "split",
     "argument",
+    "train_config",
+    "checkpoint",
 }
 """Input errors that are the command line's, not a file's."""
 

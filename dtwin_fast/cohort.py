@@ -63,17 +63,20 @@ class TaskData:
     @property
     def pressed(self) -> npt.NDArray[np.bool_]:
         """(S,N) whether a button was pressed."""
-        return (self.choice >= 0) | (self.choice == WRONG_BUTTON)
+        pressed: npt.NDArray[np.bool_] = (self.choice >= 0) | (self.choice == WRONG_BUTTON)
+        return pressed
 
     @property
     def measured(self) -> npt.NDArray[np.bool_]:
         """(S,N) whether the trial was."""
-        return self.choice != NOT_MEASURED
+        measured: npt.NDArray[np.bool_] = self.choice != NOT_MEASURED
+        return measured
 
     @property
     def is_correct(self) -> npt.NDArray[np.bool_]:
         """(S,N) whether the correct button was pressed; no response is not correct."""
-        return self.choice == self.schedule.correct
+        correct: npt.NDArray[np.bool_] = self.choice == self.schedule.correct
+        return correct
 
     def select(self, subjects: Sequence[int] | npt.NDArray[Any]) -> TaskData:
         """The data of some subjects."""

@@ -164,7 +164,7 @@ def test_losses_are_written_beside_the_model(cohort, quick, tmp_path, capsys):
 def test_options_go_before_the_file(cohort, quick, tmp_path):
     assert train(cohort, tmp_path / "model", "--config", quick, "--seed", 9, "--steps", 1) == 0
     training = load(tmp_path / "model").training
-    assert (training["seed"], training["n_steps"], training["group_steps"]) == (9, 1, 2)
+    assert (training["seed"], training["n_steps"], training["group_steps"]) == (9, 1, 1)
 
 
 def test_the_first_half_alone_is_trained_on(cohort, quick, tmp_path):
@@ -211,7 +211,7 @@ def test_a_checkpoint_is_gone_on_from(cohort, quick, tmp_path, capsys):
     ("options", "code", "message"),
     [
         (["--config", "paper", "--steps", "5"], 2, "[argument] --steps"),
-        (["--config", "nowhere.toml"], 4, "[train_config] nowhere.toml, config"),
+        (["--config", "nowhere.toml"], 2, "[train_config] nowhere.toml, config"),
     ],
     ids=["steps of the paper", "no such file"],
 )

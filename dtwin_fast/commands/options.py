@@ -53,7 +53,7 @@ def add_training(parser: argparse.ArgumentParser, seed: int | None = 0) -> None:
         "--steps",
         type=integer(1),
         metavar="N",
-        help="optimiser steps that fit people (fewer: faster, worse)",
+        help="optimiser steps that fit people, other stages in proportion (fewer: faster, worse)",
     )
     add_seed(parser, seed)
 
@@ -64,7 +64,7 @@ def train_config(args: argparse.Namespace, config: Config) -> Config:
     Raises:
         DTwinInputError: steps for a recipe that counts epochs (code ``argument``).
     """
-    from ..training.config import PaperConfig
+    from ..training.config import PaperConfig, StagedConfig
 
     if args.seed is not None:
         config = replace(config, seed=args.seed)
@@ -77,6 +77,9 @@ def train_config(args: argparse.Namespace, config: Config) -> Config:
             field="--steps",
             fix="Leave it out, and set max_epochs in a settings file",
         )
+    if isinstance(config, StagedConfig):
+        share = args.steps / config.n_steps
+        config = replace(config, group_steps=max(1, round(share * config.group_steps)))
     return replace(config, n_steps=args.steps)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..errors import MissingExtraError
 
 try:
-    from .config import StagedConfig, TrainConfig
+    from .config import PaperConfig, StagedConfig, TrainConfig
+    from .config_files import load_config
     from .descent import TrainStep
     from .fit import fit
     from .initialise import INITIALISERS
@@ -19,10 +20,12 @@ except ModuleNotFoundError as error:
 __all__ = [
     "INITIALISERS",
     "HyperNetwork",
+    "PaperConfig",
     "Segments",
     "StagedConfig",
     "TrainConfig",
     "TrainStep",
     "cut_segments",
     "fit",
+    "load_config",
 ]

@@ -32,8 +32,8 @@ class StagedConfig:
         seed: of everything that is drawn.
     """
 
-    n_steps: int = 1500
-    group_steps: int = 700
+    n_steps: int = 1200
+    group_steps: int = 500
     learning_rate: float = 1e-3
     group_learning_rate: float = 5e-3
     latent_learning_rate: float = 0.02

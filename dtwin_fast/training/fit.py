@@ -19,7 +19,7 @@ from ..tasks import TASKS
 from ..tasks.design import contrast_projection
 from ..twin import Twin
 from .checkpoint import open_checkpoint
-from .config import TrainConfig
+from .config import StagedConfig
 from .descent import Descent, TrainStep
 from .device import describe, find_device, seeded
 from .recipes import Config, count_steps, default_config, recipe_name, train_layers
@@ -117,7 +117,7 @@ def edge_scale(
     """Mean and SD of every edge. The staged recipe takes one SD for all: its kernel regression
     weighs an edge by how much people differ in it."""
     sd = np.nanstd(z, axis=0)
-    if not isinstance(config, TrainConfig):
+    if isinstance(config, StagedConfig):
         sd = np.full_like(sd, np.sqrt(np.mean(sd.astype(np.float64) ** 2)))
     return np.nanmean(z, axis=0), np.maximum(sd, np.float32(MIN_EDGE_SD))
 
