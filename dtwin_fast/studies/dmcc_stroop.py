@@ -493,7 +493,7 @@ def _flags(data: Stroop) -> list[str]:
         "betas come from the correct trials of both runs whose reaction times they predict",
         "the twin's first settings fitted noise, as its scores on run 2 said; the present ones "
         "were chosen in run 1, one half of everybody's trials telling the other, and colours are "
-        "exchanged in training since it failed on stimuli that run 1 lacks",
+        "exchanged in training, which is longer, since it failed on stimuli that run 1 lacks",
         f"{int((trials.choice == NOT_MEASURED).sum())} unintelligible trials do not count; "
         f"{int((answered & np.isnan(trials.rt_s)).sum())} answers have no measurable onset",
     ]

@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 Vary = Callable[[np.random.Generator], tuple[Array, Array]]
 
 N_HIDDEN, WIDTHS, N_LATENTS = 32, (16, 16), 2
-GROUP_STEPS, PEOPLE_STEPS = 500, 250
+GROUP_STEPS, PEOPLE_STEPS = 1500, 250
 GROUP_RATE, PEOPLE_RATE, LATENT_RATE = 5e-3, 1e-3, 0.02
 WEIGHT_DECAY = 30.0
 """A person's trials are few: settings that told best of one half of a run from the other."""
