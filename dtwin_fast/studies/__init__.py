@@ -1,4 +1,4 @@
-"""Results on real people: each study reads one folder of public data and scores models on it."""
+"""Results on real people, of one folder of public data each, and on simulated ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 def _study(module: str) -> Callable[..., dict[str, Any]]:
     """The module's ``run``, imported when it is called: studies need the extra ``neuro``."""
 
-    def run(folder: Path, **options: Any) -> dict[str, Any]:
+    def run(folder: Path | None = None, **options: Any) -> dict[str, Any]:
         result: dict[str, Any] = importlib.import_module(f".{module}", __package__).run(
             folder, **options
         )
@@ -26,5 +26,9 @@ STUDIES = {
     "pain-bold": _study("pain_bold"),
     "dmcc-stroop": _study("dmcc_stroop"),
     "tcp-behaviour": _study("tcp_behaviour"),
+    "ground-truth": _study("ground_truth"),
 }
 """Name -> ``run(folder, *, models=None, seed=0)``, which returns :func:`result.as_dict`'s dict."""
+
+SIMULATED = frozenset({"ground-truth"})
+"""Studies that need no folder; they take ``progress``, as ``evaluate.protocol.evaluate`` does."""
