@@ -89,7 +89,7 @@ def run(
         n_cohorts: cohorts in which the null trait is predicted.
         sizes: numbers of training people of the learning curve.
         n_test: its test people, the same for all sizes.
-        progress: is told steps done, their number, and what was done.
+        progress: is told steps done, from 0, their number, and what was done.
 
     Raises:
         DTwinInputError: a folder (code ``folder``), or sizes that cannot be simulated or split.
@@ -158,8 +158,14 @@ class _Ticks:
     total: int
     done: int = 0
 
+    def __post_init__(self) -> None:
+        self._tell("")
+
     def __call__(self, note: str) -> None:
         self.done += 1
+        self._tell(note)
+
+    def _tell(self, note: str) -> None:
         if self.progress is not None:
             self.progress(self.done, self.total, note)
 
