@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -152,6 +152,11 @@ def split_flat(flat: Any, spec: TwinSpec) -> dict[str, Any]:
         parts[name] = flat[:, start:stop].reshape(len(flat), *shape)
         start = stop
     return parts
+
+
+def join_flat(parts: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """(P,) the named weights of one subject in flat order, the inverse of :func:`split_flat`."""
+    return np.concatenate([parts[name].ravel() for name in WEIGHT_NAMES])
 
 
 def as_float(array: Any, field: str) -> FloatArray:

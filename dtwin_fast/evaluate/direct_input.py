@@ -18,7 +18,7 @@ from ..dispatch import RolloutResult, rollout
 from ..hypernetwork import generate_weights
 from ..spec import TwinSpec
 from ..torch import rollout as differentiable_rollout
-from ..training.descent import Descent, Group, Losses
+from ..training.descent import Descent, Group, Losses, draw_batch
 from ..training.losses import HEAD_LOSSES, bold_loss
 from ..training.recipes import Config, count_steps, train_layers
 from ..training.segments import Segments
@@ -77,14 +77,12 @@ def _descend(
 ) -> None:
     """Follow the sum of the losses of presses and BOLD, weighed 1 to 1, in place."""
     after, volumes = slice(segments.n_warm_up, None), segments.scored_volume_steps
-    n_people, n_segments = segments.press.shape[:2]
 
     def put(array: npt.NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(flat.device)
 
     def loss(rng: np.random.Generator) -> Losses:
-        people = rng.choice(n_people, min(BATCH_PEOPLE, n_people), replace=False)
-        chosen = rng.choice(n_segments, min(BATCH_SEGMENTS, n_segments), replace=False)
+        people, chosen = draw_batch(rng, (BATCH_PEOPLE, BATCH_SEGMENTS), segments.press.shape[:2])
         stimuli, actions = segments.vary(rng, spec.dt_s)
         inputs = np.concatenate([_beside(stimuli[chosen], x[person]) for person in people])
         rolled = differentiable_rollout(spec.cell, split_flat(flat, spec), put(inputs))

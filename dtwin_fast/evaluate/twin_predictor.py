@@ -18,7 +18,6 @@ from ..tasks import TASKS
 from ..tasks.design import contrast_design
 from ..tasks.schedule import Schedule
 from ..training.descent import Descent
-from ..training.device import seeded
 from ..training.fit import edge_scale
 from ..training.recipes import Config, count_steps, default_config, train_layers
 from ..training.segments import Segments, cut_segments
@@ -71,8 +70,7 @@ class TwinPredictor:
         self._bold_sd = segments.bold_sd
         self._tasks = {segments.schedules[run].task for run in segments.run}
         self._read = _scaled(self._features(train), train, self._spec, config)
-        with seeded(seed, self._device):
-            self._train(train, segments, config)
+        self._train(train, segments, config)
 
     def predict(self, people: Cohort) -> dict[str, Predicted]:
         """Predictions of every run of a task that was trained, and nothing of others."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..dispatch import rollout
 from ..hypernetwork import Layer, generate_weights
 from ..spec import TwinSpec
-from ..weights import RNNWeights, spec_weight_shapes, split_flat
+from ..weights import RNNWeights, join_flat, spec_weight_shapes, split_flat
 from .latent import Encoder, fit_encoder
 
 Array = npt.NDArray[Any]
@@ -69,7 +69,7 @@ def _decoder(mean: float, sd: float, rng: np.random.Generator) -> Layer:
         name: rng.standard_normal(shape) / np.sqrt(shape[-1]) for name, shape in shapes.items()
     }
     parts |= {"w_out": np.zeros(shapes["w_out"]), "b_out": np.array([mean])}
-    base = np.concatenate([part.ravel() for part in parts.values()]).astype(np.float32)
+    base = join_flat(parts).astype(np.float32)
     rolled = rollout(RNNWeights.from_flat(base[None], SPEC), _SHOWN, return_states=True)
     assert rolled.states is not None
     state = rolled.states[0, 0, -1]

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..dispatch import rollout
 from ..spec import TwinSpec
+from ..training.haemodynamics import whitening
 from ..training.units import fast_start, n_fast, whole
 from ..weights import RNNWeights
 from .latent import Encoder, fit_encoder
@@ -30,8 +31,6 @@ N_COMPONENTS = 4
 RIDGES = np.logspace(-3, 4, 15)
 """Of a readout, in squared SDs of the mean predictor per volume."""
 N_FOLDS = 5
-_SMALLEST_SD = 1e-2
-"""Directions of the chains with a smaller share of the largest SD are rounding and chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +107,7 @@ def series_twin(
     slow = residual @ _states(base, inputs)[:, ::every, n_fast(spec) :].astype(np.float64)
     series = residual @ targets.astype(np.float64)
 
-    whiten = _whitening(slow)
+    whiten = whitening(slow.reshape(-1, slow.shape[2]))
     readout = whiten @ _group_readout(slow @ whiten, series)
     # Chains -> components of the group's response, each of the size it has in that response.
     left, size, _ = np.linalg.svd(np.linalg.pinv(whiten) @ readout, full_matrices=False)
@@ -148,15 +147,6 @@ def _states(base: Mapping[str, Array], inputs: Array) -> Array:
 def _with_flag(inputs: Array) -> Array:
     """(S,1,T,I+1): the last input of the fast units is a flag that never changes."""
     return np.pad(inputs, ((0, 0), (0, 0), (0, 1)), constant_values=1)[:, None].astype(np.float32)
-
-
-def _whitening(slow: Array) -> Array:
-    """(chain units, directions) that make (S,V,units) uncorrelated with unit variance."""
-    rows = slow.reshape(-1, slow.shape[2])
-    values, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
-    kept = values > _SMALLEST_SD**2 * values[-1]
-    whiten: Array = vectors[:, kept] / np.sqrt(values[kept])
-    return whiten
 
 
 def _group_readout(predictors: Array, series: Array) -> Array:

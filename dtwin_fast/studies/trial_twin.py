@@ -19,11 +19,12 @@ from .. import readouts
 from ..dispatch import rollout
 from ..spec import TwinSpec
 from ..torch import rollout as rollout_tensors
-from ..training.descent import Descent, Group, Losses
+from ..training.descent import Descent, Group, Losses, draw_batch
+from ..training.device import seeded
 from ..training.losses import press_log_prob
 from ..training.staged import Decoder
 from ..training.units import fast_start
-from ..weights import RNNWeights, split_flat
+from ..weights import RNNWeights, join_flat, split_flat
 from .latent import Encoder, fit_encoder
 
 Array = npt.NDArray[Any]
@@ -103,23 +104,20 @@ def trial_twin(
     descent = Descent(GROUP_STEPS + PEOPLE_STEPS, seed)
     presses = torch.from_numpy(counts.astype(np.float32))
     start = fast_start(spec, np.random.default_rng([seed, 0x57]))
-    flat = torch.nn.Parameter(
-        torch.from_numpy(np.concatenate([part.ravel() for part in start.values()]))[None]
-    )
+    flat = torch.nn.Parameter(torch.from_numpy(join_flat(start))[None])
 
     def group_loss(rng: np.random.Generator) -> Losses:
         return _losses(_nll(spec, flat, vary(rng), presses.sum(dim=0)[None]))
 
     descent.run("group", [Group({"flat": flat}, GROUP_RATE)], group_loss, GROUP_STEPS, max_norm=0.5)
 
-    torch.manual_seed(seed)
     z = torch.nn.Parameter(torch.from_numpy(_first_latents(counts).astype(np.float32)))
-    decoder = Decoder(z.shape[1], WIDTHS, flat.detach().numpy()[0])
+    with seeded(seed, flat.device):
+        decoder = Decoder(z.shape[1], WIDTHS, flat.detach().numpy()[0])
     steps_of_one = float(counts.sum()) / len(counts)
 
     def people_loss(rng: np.random.Generator) -> Losses:
-        who = rng.choice(len(z), min(BATCH_PEOPLE, len(z)), replace=False)
-        what = rng.choice(len(inputs), min(BATCH_STIMULI, len(inputs)), replace=False)
+        who, what = draw_batch(rng, (BATCH_PEOPLE, BATCH_STIMULI), (len(z), len(inputs)))
         shown, order = vary(rng)
         drawn = z[who]
         loss = _nll(spec, decoder(drawn), (shown[what], order), presses[who][:, what])
@@ -127,13 +125,7 @@ def trial_twin(
         prior = 0.5 * (drawn**2).sum(dim=1).mean() / steps_of_one
         return _losses(loss, prior)
 
-    layers = {name: p for name, p in decoder.named_parameters() if name.startswith("layers")}
-    groups = [
-        Group({"z": z}, LATENT_RATE),
-        Group(layers, PEOPLE_RATE),
-        Group({"rows": decoder.rows}, PEOPLE_RATE, WEIGHT_DECAY),
-        Group({"base": decoder.base}, 0.3 * PEOPLE_RATE),
-    ]
+    groups = decoder.groups(z, PEOPLE_RATE, LATENT_RATE, WEIGHT_DECAY)
     descent.run("people", groups, people_loss, PEOPLE_STEPS)
     latents = z.detach().numpy().astype(np.float64)
     encoder, _ = fit_encoder(x, latents)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -58,6 +59,17 @@ def one_cycle(step: int, n_steps: int) -> float:
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, n_steps - warm_up)))
+
+
+def draw_batch(
+    rng: np.random.Generator, wanted: Sequence[int], there_are: Sequence[int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """People, and segments (or stimuli) of each: as many as wanted, or all, none twice."""
+    people, segments = (
+        rng.choice(n, min(size, n), replace=False)
+        for size, n in zip(wanted, there_are, strict=True)
+    )
+    return people, segments
 
 
 @dataclass

@@ -21,7 +21,7 @@ from ..twin import Twin
 from .checkpoint import open_checkpoint
 from .config import StagedConfig
 from .descent import Descent, TrainStep
-from .device import describe, find_device, seeded
+from .device import describe, find_device
 from .recipes import Config, count_steps, default_config, recipe_name, train_layers
 from .segments import Segments, cut_segments
 
@@ -82,17 +82,16 @@ def fit(
     descent = Descent(count_steps(config, segments), config.seed, on_step)
     if checkpoint is not None:
         descent.checkpoint = open_checkpoint(checkpoint, cohort, spec, config, describe(place))
-    with seeded(config.seed, place):
-        try:
-            layers = train_layers(cohort, segments, x, spec, config, place, descent)
-        except torch.OutOfMemoryError as error:
-            raise DTwinInputError(
-                "too_large",
-                "the memory of the device has no room for this training",
-                field="device",
-                got=describe(place),
-                fix="Lower batch_subjects or batch_segments of the settings, or train on the CPU",
-            ) from error
+    try:
+        layers = train_layers(cohort, segments, x, spec, config, place, descent)
+    except torch.OutOfMemoryError as error:
+        raise DTwinInputError(
+            "too_large",
+            "the memory of the device has no room for this training",
+            field="device",
+            got=describe(place),
+            fix="Lower batch_subjects or batch_segments of the settings, or train on the CPU",
+        ) from error
     return replace(
         untrained,
         layers=layers,

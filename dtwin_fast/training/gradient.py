@@ -13,7 +13,7 @@ from ..hypernetwork import Layer
 from ..spec import TwinSpec
 from ..torch import rollout
 from .config import TrainConfig
-from .descent import Descent, Group, Losses
+from .descent import Descent, Group, Losses, draw_batch
 from .device import seeded
 from .losses import HEAD_LOSSES, bold_loss
 from .network import HyperNetwork
@@ -38,12 +38,11 @@ def train_gradient(
     volumes = _beside(features, segments.scored_volume_steps)
     scored = slice(-len(volumes), None)
     steps = slice(segments.n_warm_up, None)
+    wanted = (config.batch_subjects, config.batch_segments)
 
     def loss(rng: np.random.Generator) -> Losses:
-        n_people = min(config.batch_subjects, len(x))
-        n_segments = min(config.batch_segments, len(segments))
-        people = _beside(features, rng.choice(len(x), n_people, replace=False))
-        runs = _beside(features, rng.choice(len(segments), n_segments, replace=False))
+        drawn = draw_batch(rng, wanted, (len(x), len(segments)))
+        people, runs = (_beside(features, chosen) for chosen in drawn)
         outputs = rollout(spec.cell, network.weights(features[people]), inputs[runs]).outputs
         actions, predicted = outputs.split([spec.n_actions, len(spec.bold_regions)], dim=-1)
         presses = press[people][:, runs]

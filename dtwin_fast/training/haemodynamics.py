@@ -104,7 +104,7 @@ def personal_readout(
         # What was not measured is left as the group's readout has it.
         known = ~np.isnan(rest).all(axis=1)
         if not whiten.size:
-            whiten = _whitening(rows - rows.mean(axis=0))
+            whiten = whitening(rows - rows.mean(axis=0))
         seen = np.concatenate([rows @ whiten, np.ones((len(rows), 1))], axis=1) * known[:, None]
         by_fold = [(seen[folds == f], np.nan_to_num(rest[folds == f])) for f in range(_FOLDS)]
         gram.append([x.T @ x for x, _ in by_fold])
@@ -147,7 +147,7 @@ def _regress(
     features, targets, folds = features[known], targets[known], folds[known]
     x_mean, y_mean = features.mean(axis=0), targets.mean(axis=0)
     x, y = features - x_mean, targets - y_mean
-    whiten = _whitening(x)
+    whiten = whitening(x)
     x = x @ whiten
     parts = [(x[folds == f], y[folds == f]) for f in range(_FOLDS)]
     xx, xy = (np.array(m) for m in ([a.T @ a for a, _ in parts], [a.T @ b for a, b in parts]))
@@ -155,7 +155,7 @@ def _regress(
     return slope, y_mean - x_mean @ slope
 
 
-def _whitening(x: Float64) -> Float64:
+def whitening(x: Float64) -> Float64:
     """(features, directions) that make centred rows uncorrelated, of variance 1."""
     values, vectors = np.linalg.eigh(x.T @ x / len(x))
     kept = values > _SMALLEST_SD**2 * values[-1]
@@ -172,6 +172,8 @@ def _ridge(xx: Float64, xy: Float64, n: Float64, ridges: Sequence[float]) -> Flo
         ridges: candidates, per row; infinite = slopes of zero.
     """
 
+    all_xx, all_xy, rows_in_all = xx.sum(0), xy.sum(0), float(n.sum())
+
     def solve(a: Float64, b: Float64, rows: float, ridge: float) -> Float64:
         if np.isinf(ridge) or rows == 0:
             return np.zeros_like(b)
@@ -181,11 +183,11 @@ def _ridge(xx: Float64, xy: Float64, n: Float64, ridges: Sequence[float]) -> Flo
     def error(ridge: float) -> float:
         total = 0.0
         for f in range(len(n)):
-            slopes = solve(xx.sum(0) - xx[f], xy.sum(0) - xy[f], n.sum() - n[f], ridge)
+            slopes = solve(all_xx - xx[f], all_xy - xy[f], rows_in_all - n[f], ridge)
             total += float(np.sum(slopes * (xx[f] @ slopes)) - 2 * np.sum(slopes * xy[f]))
         return total
 
-    return solve(xx.sum(0), xy.sum(0), float(n.sum()), min(ridges, key=error))
+    return solve(all_xx, all_xy, rows_in_all, min(ridges, key=error))
 
 
 def _chains(spec: TwinSpec, fast: npt.NDArray[np.float32], steps: npt.NDArray[np.int64]) -> Float64:

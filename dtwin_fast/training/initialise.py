@@ -10,6 +10,7 @@ from torch import nn
 
 from ..spec import TwinSpec
 from ..weights import spec_weight_shapes
+from .mish import mish_layers
 
 PERSONAL_SHARE = 0.001
 """Share of the generated weights' variance that differs between people at the start."""
@@ -53,9 +54,7 @@ def hyperfan(layers: Sequence[nn.Linear], spec: TwinSpec) -> None:
 
 def _spread_between_people(layers: Sequence[nn.Linear]) -> float:
     # Variance of the last hidden layer over people with independent standardised edges.
-    h = torch.randn(_SAMPLE_PEOPLE, layers[0].in_features)
-    for layer in layers[:-1]:
-        h = nn.functional.mish(layer(h))
+    h = mish_layers(layers[:-1], torch.randn(_SAMPLE_PEOPLE, layers[0].in_features))
     return float(h.var(dim=0).mean())
 
 

@@ -9,6 +9,7 @@ from ..hypernetwork import Layer, layer_sizes
 from ..spec import TwinSpec
 from ..weights import split_flat
 from .initialise import INITIALISERS
+from .mish import linears, mish_layers
 
 
 class HyperNetwork(nn.Module):
@@ -47,15 +48,12 @@ class HyperNetwork(nn.Module):
 
     def linears(self) -> list[nn.Linear]:
         """The layers, first to last."""
-        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        return linears(self.layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardised edges (S,E) -> flat weights (S,P)."""
-        h = self.dropout(x)
         *hidden, last = self.linears()
-        for layer in hidden:
-            h = nn.functional.mish(layer(h))
-        out: Tensor = last(h)
+        out: Tensor = last(mish_layers(hidden, self.dropout(x)))
         return out
 
     def weights(self, x: Tensor) -> dict[str, Tensor]:

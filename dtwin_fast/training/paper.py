@@ -19,7 +19,7 @@ from ..errors import DTwinInputError
 from ..hypernetwork import Layer
 from ..spec import TwinSpec
 from ..torch import rollout
-from ..weights import split_flat
+from ..weights import join_flat, split_flat
 from .config import PaperConfig
 from .descent import Descent, Group, Losses
 from .device import seeded
@@ -186,5 +186,5 @@ def _rescale_bold(last: Layer, spec: TwinSpec, ratio: npt.NDArray[np.floating]) 
     gain = split_flat(np.ones((1, len(last.bias)), np.float32), spec)
     gain["w_out"][0, spec.n_actions :] *= ratio[:, None]
     gain["b_out"][0, spec.n_actions :] *= ratio
-    flat = np.concatenate([part.ravel() for part in gain.values()])
+    flat = join_flat(gain)
     return Layer(last.weight * flat[:, None], last.bias * flat)

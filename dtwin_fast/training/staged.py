@@ -29,13 +29,14 @@ from ..cohort import Cohort
 from ..hypernetwork import Layer
 from ..spec import TwinSpec
 from ..torch import rollout
-from ..weights import count_weights, split_flat
+from ..weights import count_weights, join_flat, split_flat
 from . import haemodynamics
 from .config import StagedConfig
-from .descent import Descent, Group, Losses
+from .descent import Descent, Group, Losses, draw_batch
 from .device import seeded
 from .encoder import interpolate
 from .losses import hazard_loss, press_log_prob
+from .mish import linears, mish_layers
 from .persons import first_latents
 from .segments import NOT_AT_RISK, Segments
 from .units import fast_start, n_chains, n_fast, places, whole
@@ -58,13 +59,11 @@ class Decoder(nn.Module):
 
     def linears(self) -> list[nn.Linear]:
         """The layers, first to last."""
-        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        return linears(self.layers)
 
     def hidden(self, z: Tensor) -> Tensor:
         """(S,D) latents -> (S,widths[-1]) last hidden layer."""
-        for layer in self.linears():
-            z = nn.functional.mish(layer(z))
-        return z
+        return mish_layers(self.linears(), z)
 
     def features(self, z: Tensor) -> Tensor:
         """(S,D) latents -> (S,widths[-1]) last hidden layer, less what it is at z = 0."""
@@ -73,6 +72,22 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """(S,D) latents -> (S,P) flat weights."""
         return self.base + self.features(z) @ self.rows.T
+
+    def groups(
+        self, z: Tensor, learning_rate: float, latent_learning_rate: float, weight_decay: float
+    ) -> list[Group]:
+        """What is learnt of people: their latents (S,D) and all of this.
+
+        What everyone shares is nearly found when people are learnt, and moves more slowly; only
+        what latents change in it decays.
+        """
+        layers = {name: p for name, p in self.named_parameters() if name.startswith("layers")}
+        return [
+            Group({"z": z}, latent_learning_rate),
+            Group(layers, learning_rate),
+            Group({"rows": self.rows}, learning_rate, weight_decay),
+            Group({"base": self.base}, 0.3 * learning_rate),
+        ]
 
 
 @dataclass
@@ -123,7 +138,7 @@ def train_staged(
     """
     training = _Training(spec, config, segments, device, descent)
     start = fast_start(spec, np.random.default_rng(config.seed))
-    base = np.concatenate([part.ravel() for part in start.values()])
+    base = join_flat(start)
     has_presses = bool((segments.press != NOT_AT_RISK).any())
     if has_presses:
         base = _group(training, base)
@@ -188,9 +203,10 @@ def _people(training: _Training, decoder: Decoder, z: Tensor) -> None:
     segments, config, spec = training.segments, training.config, training.fast_spec
     press = training.put(segments.press)
     after = slice(segments.n_warm_up, None)
+    wanted = (config.batch_subjects, config.batch_segments)
 
     def loss(rng: np.random.Generator) -> Losses:
-        people, chosen = _batch(rng, config, press.shape[:2])
+        people, chosen = draw_batch(rng, wanted, press.shape[:2])
         inputs, actions = training.draw(rng, chosen)
         drawn = z[training.put(people)]
         outputs = rollout(spec.cell, split_flat(decoder(drawn), spec), inputs).outputs
@@ -200,26 +216,10 @@ def _people(training: _Training, decoder: Decoder, z: Tensor) -> None:
         prior = config.prior * (drawn**2).mean()
         return Losses(action + prior, action, torch.zeros_like(action))
 
-    layers = {name: p for name, p in decoder.named_parameters() if name.startswith("layers")}
-    training.descent.run(
-        "people",
-        [
-            Group({"z": z}, config.latent_learning_rate),
-            Group(layers, config.learning_rate),
-            Group({"rows": decoder.rows}, config.learning_rate, config.weight_decay),
-            Group({"base": decoder.base}, 0.3 * config.learning_rate),
-        ],
-        loss,
-        config.n_steps,
+    groups = decoder.groups(
+        z, config.learning_rate, config.latent_learning_rate, config.weight_decay
     )
-
-
-def _batch(
-    rng: np.random.Generator, config: StagedConfig, shape: tuple[int, ...]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    n_people, n_segments = shape
-    people = rng.choice(n_people, min(config.batch_subjects, n_people), replace=False)
-    return people, rng.choice(n_segments, min(config.batch_segments, n_segments), replace=False)
+    training.descent.run("people", groups, loss, config.n_steps)
 
 
 @torch.no_grad()
@@ -255,7 +255,7 @@ def _read_bold(
     """
     spec, segments = training.spec, training.segments
     n_actions, n_units = spec.n_actions, n_fast(spec)
-    flat = np.concatenate([part.ravel() for part in parts.values()])
+    flat = join_flat(parts)
     slow = _states(training, spec, flat)[..., n_units:]
     weight, bias = haemodynamics.readout(spec, segments, slow)
     parts["w_out"][n_actions:, n_units:] = weight
@@ -312,7 +312,7 @@ def _layers(
     rows[fast_places] = decoder.rows.cpu().numpy()
     if bold_rows is not None:
         rows[bold_places] = bold_rows
-    flat = np.concatenate([part.ravel() for part in parts.values()])
+    flat = join_flat(parts)
     # The decoder's features are 0 at z = 0; the hypernetwork's hidden layer is not.
     at_zero = decoder.hidden(torch.zeros(1, z.shape[1], device=training.device))[0]
     last_bias = flat - rows @ at_zero.cpu().numpy()
