@@ -522,7 +522,7 @@ def test_trivial_predictors_reach_the_papers_numbers_on_real_people(shared_data:
     )
     for task, concordance, own_r, unseen_r in (
         ("faces", 0.93, 0.9, 0.3),
-        ("stroop", 0.9, 0.83, 0.2),
+        ("stroop", 0.9, 0.82, 0.2),
     ):
         within = find(result, "A", task, "RT person-mean r")
         assert within.baselines["person mean"] > own_r

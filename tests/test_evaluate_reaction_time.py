@@ -47,22 +47,26 @@ def score(name, predicted, observed):
 
 
 def of_people(predicted, observed):
-    pressed = np.isfinite(observed.rt_s)
-    return [
-        np.array([row[p].astype(float).mean() for row, p in zip(rows, pressed, strict=True)])
-        for rows in (predicted.rt_s, observed.rt_s)
-    ]
+    return [np.nanmean(rows.astype(float), axis=1) for rows in (predicted.rt_s, observed.rt_s)]
 
 
 def test_person_means():
     predicted, observed = draw()
     guess, seen = of_people(predicted, observed)
-    wanted = person_mean_r(predicted.rt_s, observed.rt_s)
+    wanted = np.corrcoef(guess, seen)[0, 1]
     assert score("RT person-mean r", predicted, observed) == pytest.approx(wanted, abs=1e-6)
     r2 = 1 - ((seen - guess) ** 2).sum() / ((seen - 0.83) ** 2).sum()
     assert score("RT person-mean R2", predicted, observed) == pytest.approx(r2)
     mae = np.abs(seen - guess).mean()
     assert score("RT person-mean MAE", predicted, observed) == pytest.approx(mae)
+
+
+def test_means_of_trials_tell_nobody_apart_by_what_they_missed():
+    _, observed = draw(6)
+    items = np.linspace(0.5, 1.5, observed.rt_s.shape[1], dtype=np.float32)
+    same = Predicted(rt_s=np.tile(items, (len(observed.rt_s), 1)))
+    assert abs(person_mean_r(same.rt_s, observed.rt_s)) > 0.01
+    assert score("RT person-mean r", same, observed) == 0
 
 
 def test_the_training_groups_mean_explains_nothing():
@@ -287,7 +291,8 @@ def test_unknown_people_are_left_out(name):
     everyone = METRICS[name].summarise(predicted, observed)
     guess, press, rt_s = predicted.rt_s.copy(), predicted.press_prob.copy(), observed.rt_s.copy()
     guess[1], press[1] = np.nan, np.nan
-    if name != "RT condition-effect r":  # it counts what is said of silent trials too
+    # These count what is said of silent trials too.
+    if name != "RT condition-effect r" and not name.startswith("RT person-mean"):
         silent = np.isnan(rt_s[2])
         guess[2, silent], press[2, silent] = np.nan, np.nan
     rt_s[4] = np.nan

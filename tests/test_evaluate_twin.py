@@ -245,6 +245,23 @@ def test_people_without_connectomes(stroop: Cohort, predictors: dict[str, Factor
     np.testing.assert_array_equal(rt_s, np.broadcast_to(rt_s[:1], rt_s.shape))
 
 
+def test_connectome_and_demographics_have_half_the_variance_each(stroop: Cohort) -> None:
+    train, others = stroop.select(range(7)), stroop.select(range(7, len(stroop)))
+    read = twin_module.connectome_and_demographics(train)
+    both = read(others)
+    n_edges = train.connectomes.n_edges
+    edges, rest = np.split(both, [n_edges], axis=1)
+    share = [part.var(axis=0).sum() for part in np.split(read(train), [n_edges], axis=1)]
+    np.testing.assert_allclose(share, 1, rtol=1e-4)
+    for part, wanted in (
+        (edges, others.connectomes.fisher_z()),
+        (rest, twin_module.demographics(train)(others)),
+    ):
+        assert part.shape == wanted.shape
+        scale = np.abs(wanted).max() / np.abs(part).max()
+        np.testing.assert_allclose(part * scale, wanted, atol=1e-5)
+
+
 def test_missing_edges_are_the_training_mean(
     stroop: Cohort, predictors: dict[str, Factory]
 ) -> None:
@@ -417,10 +434,10 @@ def test_command(stroop: Cohort, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert command.run(arguments(*words, "--json")) == 0
     out, err = capsys.readouterr()
     scores = json.loads(out)
-    controls = ["twin-random-id", "twin-zero", "twin-demographics", "direct-input"]
+    controls = [f"twin-{name}" for name in twin_module.CONTROLS] + ["direct-input"]
     assert scores["settings"]["controls"] == controls
     assert set(scores["rows"][0]["baselines"]) == {"group", *controls}
-    assert "14 trainings (folds B 2; predictors 6; nulls 1)" in err
+    assert "16 trainings (folds B 2; predictors 7; nulls 1)" in err
     save_cohort(without_connectomes(few), tmp_path / "none")
     words[0] = str(tmp_path / "none")
     assert command.run(arguments(*words)) == 0

@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 _NULL = "permuted"
-_OF_CONNECTOMES = ("twin-demographics", "direct-input")
+_OF_CONNECTOMES = ("twin-demographics", "twin-with-demographics", "direct-input")
 """Controls that are no others than the twin, or twin-zero, where nobody has a connectome."""
 
 

@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 
 QUANTILES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 FEWEST_PRESSES = 5
-"""In either condition, for a person's condition effect."""
+"""For a person's mean, and in either condition for a person's condition effect."""
 PROBABILITY_FLOOR = 1e-4
 """No step is taken to be less likely, given a press."""
 
@@ -32,11 +32,17 @@ _ON_GRID = 1e-6
 
 
 def person_means(predicted: Predicted, observed: Observed) -> Array:
-    """(S,2) predicted and observed mean over the trials with a press, seconds."""
-    pressed = np.isfinite(observed.rt_s)
-    return person_rows(
-        mean_where(_times(predicted, observed), pressed), mean_where(observed.rt_s, pressed)
-    )
+    """(S,2) predicted and observed mean, seconds; NaN with fewer than ``FEWEST_PRESSES`` presses.
+
+    The observed mean is over the trials in which the person pressed, the predicted one over all
+    trials that any of these people was measured in. Were it over the person's presses too, it
+    would tell people apart by the trials that they missed, and what says the same of everybody
+    would correlate with the truth.
+    """
+    times, pressed = _times(predicted, observed), np.isfinite(observed.rt_s)
+    said = mean_where(times, _asked(observed) & (np.isfinite(times) | pressed))
+    seen = mean_where(observed.rt_s, pressed)
+    return person_rows(said, np.where(pressed.sum(axis=1) >= FEWEST_PRESSES, seen, np.nan))
 
 
 def person_deviations(predicted: Predicted, observed: Observed) -> Array:
@@ -109,15 +115,11 @@ def condition_effects(predicted: Predicted, observed: Observed) -> Array:
     in ``TASKS`` whose conditions the run has. NaN for a run without, and for people with fewer
     than ``FEWEST_PRESSES`` in a condition.
 
-    The observed effect is of the trials in which the person pressed, the predicted one of all
-    trials that any of these people was measured in. Were it of the person's presses too, it
-    would tell people apart by the trials that they missed: items differ, so one mean over
-    people gives whoever missed others another effect. So what says the same of everybody has
-    one effect for all and a correlation of 0.
+    The trials are those of :func:`person_means`.
     """
     more, less = effect_trials(observed)
     times = _times(predicted, observed)
-    asked = (observed.choice != NOT_MEASURED).any(axis=0) & np.isfinite(times)
+    asked = _asked(observed) & np.isfinite(times)
     said = mean_where(times, asked & more) - mean_where(times, asked & less)
     return person_rows(said, observed_effects(observed))
 
@@ -228,6 +230,12 @@ def _mean_and_delta(quantiles: Array) -> tuple[Array, Array]:
         return nothing, nothing
     more, less = people.mean(axis=1)
     return (more + less) / 2, more - less
+
+
+def _asked(observed: Observed) -> Array:
+    """(N,) bool trials that any of these people was measured in."""
+    asked: Array = (observed.choice != NOT_MEASURED).any(axis=0)
+    return asked
 
 
 def _times(predicted: Predicted, observed: Observed) -> Array:

@@ -48,12 +48,29 @@ def zero(train: Cohort) -> Reader:
 
 demographics = covariates(DEMOGRAPHIC)
 
+
+def connectome_and_demographics(train: Cohort) -> Reader:
+    """Edges and demographics, either with half of the variance between the training people."""
+    readers = [own(train), demographics(train)]
+    scales = []
+    for read in readers:
+        variance = read(train).var(axis=0, dtype=np.float64).sum()
+        scales.append(variance**-0.5 if variance > 0 else 1.0)
+
+    def read_both(people: Cohort) -> Float32:
+        parts = [read(people) * scale for read, scale in zip(readers, scales, strict=True)]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    return read_both
+
+
 CONTROLS: dict[str, Features] = {
     "random-id": random_id,
     "zero": zero,
     "demographics": demographics,
+    "with-demographics": connectome_and_demographics,
 }
-"""What a control knows of a person in place of the connectome."""
+"""What a control knows of a person in place of the connectome, or beside it."""
 
 
 def twin_predictors(

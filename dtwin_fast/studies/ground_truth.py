@@ -74,7 +74,7 @@ def run(
     n_folds: int = 10,
     n_cohorts: int = 20,
     sizes: Sequence[int] = (100, 228, 500, 1000, 3000),
-    n_test: int = 300,
+    n_test: int = 1000,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]:
     """Score models against the truth of simulated cohorts.
@@ -289,7 +289,7 @@ def krr(x: Array, codes: Array, targets: Array, *, seed: int) -> Linear:
     return replace(fitted, transform=lambda new: unit_rows(new - mean))
 
 
-def interpolation(x: Array, codes: Array, targets: Array, *, seed: int) -> Linear:
+def first_layer(x: Array, codes: Array, targets: Array, *, seed: int) -> Linear:
     """The twin's first layer, from standardised edges, with the target in place of latents."""
     mean, sd = x.mean(axis=0), x.std(axis=0)
     scale = np.where(sd > 0, sd, 1)
@@ -327,7 +327,7 @@ def _null_trait(
     cohorts: Iterable[SimulatedCohort], n_folds: int, seed: int, ticks: _Ticks
 ) -> list[Measure]:
     """r and permutation p of the null trait in other cohorts; p values should be uniform."""
-    fits: dict[str, FitBattery] = {"KRR": krr, "first layer of the twin": interpolation}
+    fits: dict[str, FitBattery] = {"KRR": krr, "first layer of the twin": first_layer}
     r: dict[str, list[float]] = {name: [] for name in fits}
     p: dict[str, list[float]] = {name: [] for name in fits}
     for i, cohort in enumerate(whole.cohort for whole in cohorts):

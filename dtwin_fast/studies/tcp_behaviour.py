@@ -28,10 +28,12 @@ STUDY = "tcp-behaviour"
 FLOORS = ("always correct", "group", "item mean", "person mean", "person + item", "demographics")
 REFERENCE = "demographics"
 """What is shown beside the other floors when there is no model."""
-TWIN_CONFIG = StagedConfig(group_steps=300, n_steps=200)
-"""Without brain data there is little to learn of a person, and a study should take minutes."""
-TWINS = {"A": "twin-random-id", "B": "twin-demographics"}
-"""Split -> the twin that it is for: one knows who a person is, the other how old and the like."""
+TWINS = {
+    "A": ("twin-random-id", StagedConfig(ridge=1e-3)),
+    "B": ("twin-demographics", StagedConfig()),
+}
+"""Split -> the twin that it is for, and its settings: one knows who a person is, the other how old
+and the like. A name says nothing of other names, so there is nothing to shrink for."""
 
 
 def run(
@@ -88,8 +90,11 @@ def _entries(
     if models is not None:
         made = models or {REFERENCE: BASELINES[REFERENCE]}
         return [(name, make, splits) for name, make in made.items()]
-    twins = twin_predictors(TWIN_CONFIG, PRESETS["tiny"], "cpu")
-    return [(TWINS[split], twins[TWINS[split]], (split,)) for split in splits if split in TWINS]
+    of_splits = {split: TWINS[split] for split in splits if split in TWINS}
+    return [
+        (name, twin_predictors(config, PRESETS["demo"], "cpu")[name], (split,))
+        for split, (name, config) in of_splits.items()
+    ]
 
 
 def _row(scored: Scored, model: str) -> Row:

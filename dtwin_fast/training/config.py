@@ -43,7 +43,7 @@ class StagedConfig:
     prior: float = 1e-3
     personal_share: float = 0.01
     weight_decay: float = 0.1
-    ridge: float = 1e-3
+    ridge: float = 0.3
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -11,13 +11,14 @@ Float64 = npt.NDArray[np.float64]
 def interpolate(
     x: npt.NDArray[np.float32], z: Float64, ridge: float
 ) -> tuple[npt.NDArray[np.float32], Float64]:
-    """Linear map from features to latents, the smallest that gives the training people theirs.
+    """Linear map from features to latents: small, and near the training people's.
 
     Kernel ridge regression z = K (K + ridge I)^-1 z with K = x x' of unit mean diagonal. With far
     more edges than people, most of K's spectrum is noise that is nearly the same in all
-    directions, and does a ridge's work: a penalty of its own hardly helps with new people
-    (Bartlett et al. 2020, Benign overfitting), and would keep the map from telling the training
-    people apart.
+    directions, and does a ridge's work (Bartlett et al. 2020, Benign overfitting); with as many
+    people as edges nothing does, and a map without a ridge is mostly noise. A ridge of 0.3 costs
+    new people nothing at either end, and leaves 228 training people 98 % of how they differ
+    (94,000 edges, simulated).
 
     Args:
         x: (S,F) features with mean 0 over people.
