@@ -16,7 +16,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dtwin_fast.benchmarks import limits, memory, ours, suite, targets, timing, ukb, verify
+from dtwin_fast.benchmarks import (
+    limits,
+    memory,
+    ours,
+    suite,
+    targets,
+    timing,
+    training_step,
+    ukb,
+    verify,
+)
 from dtwin_fast.benchmarks.cases import CASES, OPS, Case
 from dtwin_fast.benchmarks.peers import DEFAULT_PEERS, PEERS, ort, torch_calls
 from dtwin_fast.benchmarks.problem import Call, Problem, draw, gradient_names
@@ -516,6 +526,47 @@ def test_the_filesystem_of_a_folder_is_that_of_its_mount() -> None:
     assert ukb.filesystem(Path("/proc/self")) == "proc"
     mounts = Path("/proc/mounts").read_text().splitlines()
     assert ukb.filesystem(Path("/")) in {line.split()[2] for line in mounts}
+
+
+# The step of training
+
+
+def test_steps_of_training_are_verified_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(training_step, "BATCHES", {"few": (3, 2)})
+    path = tmp_path / "steps.json"
+    words = ["--preset", "tiny", "--budget", "1", "--json", str(path)]
+    assert training_step.main(words) == 0
+    results = json.loads(path.read_text("utf-8"))
+    rows = {row["impl"]: row for row in results["rows"]}
+    assert list(rows) == [
+        training_step.OURS,
+        *training_step.OPPONENTS,
+        training_step.NO_ROLLOUT,
+    ]
+    ours_s = rows[training_step.OURS]["median_s"]
+    for row in rows.values():
+        assert (row["batch"], row["S"], row["B"]) == ("few", 3, 2)
+        assert row["over_ours"] == pytest.approx(row["median_s"] / ours_s)
+    assert all(rows[i]["rel_err"] < 1e-5 for i in rows if i != training_step.NO_ROLLOUT)
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(rows)
+
+
+def test_steps_of_training_with_wrong_gradients_are_not_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(training_step, "BATCHES", {"few": (3, 2)})
+    right = training_step.loss_of
+
+    def wrong(network: Any, batch: Any, impl: str | None) -> Any:
+        found = right(network, batch, impl)
+        return found * 1.001 if impl == "torch-eager" else found
+
+    monkeypatch.setattr(training_step, "loss_of", wrong)
+    assert training_step.main(["--preset", "tiny", "--budget", "1"]) == 1
+    (line,) = (row for row in capsys.readouterr().out.splitlines() if "torch-eager" in row)
+    assert "wrong gradients: not timed" in line
 
 
 def test_a_wrong_stream_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

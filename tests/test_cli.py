@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 
 from dtwin_fast import cli
+from dtwin_fast.cohort_files import load_cohort
 from dtwin_fast.commands.doctor import EXTRAS
 from dtwin_fast.commands.options import integer, output_folder
 from dtwin_fast.errors import DTwinInputError
 from dtwin_fast.prediction_files import NOTICE
 from dtwin_fast.provenance import package_version
+from dtwin_fast.simulate import simulate
 from dtwin_fast.twin import Twin
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -163,6 +165,7 @@ def test_version(run: Run) -> None:
         ["simulate", "--out", "x", "--seed", "-1"],
         ["simulate", "--out", "x", "--seed", str(2**63)],
         ["simulate", "--out", "x", "--n-regions", "15"],
+        ["simulate", "--out", "x", "--factors", "1"],
         ["simulate", "--out", "x", "--n-regions", "20", "--regions", "names.csv"],
         ["train", "cohort", "--out", "x", "--steps", "0"],
         ["train", "cohort", "--out", "x", "--steps", "-3"],
@@ -538,9 +541,13 @@ def test_simulate_then_train_then_predict(run: Run, tmp_path: Path) -> None:
     cohort, model, out = (tmp_path / name for name in ("cohort", "model", "out"))
     names = _file(tmp_path, "names.csv", b"parcel,area\n" + _areas(20))
     regions = ["--regions", f"{names}:area"]
-    ran = run("simulate", "--out", cohort, "--people", "4", *regions, "--seed", "3", "--json")
+    sizes = ["--people", "4", *regions, "--factors", "7"]
+    ran = run("simulate", "--out", cohort, *sizes, "--seed", "3", "--json")
     assert ran.code == 0
     assert json.loads(ran.out) == {"out": str(cohort), "people": 4, "regions": 20}
+    areas = [f"area-{i}" for i in range(20)]
+    wanted = simulate(4, 20, seed=3, n_factors=7, region_names=areas).cohort.connectomes
+    np.testing.assert_array_equal(load_cohort(cohort).connectomes.edges, wanted.edges)
     ran = run("train", cohort, "--out", model, "--preset", "tiny", "--steps", "2", "--json")
     assert ran.code == 0
     assert "train:" in ran.err

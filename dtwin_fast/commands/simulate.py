@@ -25,6 +25,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     regions.add_argument(
         "--regions", metavar="FILE[:COLUMN]", help="table of region names of your own parcellation"
     )
+    parser.add_argument(
+        "--factors",
+        type=integer(2),
+        default=20,
+        metavar="N",
+        help="what connectomes differ in and traits load on; traits hide in many (default 20)",
+    )
     add_seed(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON summary on stdout")
 
@@ -36,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
         if args.regions is not None:
             names = read_names(args.regions, REGION_COLUMNS, "regions")
         n_regions = args.n_regions if names is None else len(names)
-        simulated = simulate(args.people, n_regions, seed=args.seed, region_names=names)
+        simulated = simulate(
+            args.people, n_regions, seed=args.seed, n_factors=args.factors, region_names=names
+        )
         save_cohort(simulated.cohort, args.out)
     if args.json:
         print(json.dumps({"out": str(args.out), "people": args.people, "regions": n_regions}))
