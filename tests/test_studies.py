@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +295,22 @@ def test_rows_compare_models_with_every_floor_and_floors_with_the_first(
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["rows"][0]["p"] is None
     table = [line for line in as_markdown(found).splitlines() if line.startswith("|")]
-    assert len(table) == 2 + len(rows)
+    assert table[0].endswith("| twin better by [95 %] |")
+    assert all(line.startswith("| r \\| x | ") for line in table[2:])
+    lines = {line.split(" | ")[1]: line for line in table[2:]}
+    assert list(lines) == ["mean", "ridge", "twin"]
+    gain = f"{rows[3].gain:.3f} [{rows[3].gain_low:.3f}, {rows[3].gain_high:.3f}]"
+    assert lines["ridge"].endswith(f"| 17 | {gain} |")
+    assert lines["twin"].endswith("| 16 |  |")
+
+
+def test_tables_show_floors_without_a_row_and_notes_once() -> None:
+    row = result.Row("s", "held out", "r", "twin", 0.5, 0.4, 0.6, 9, "mean", 0.1, 0.4, note="few")
+    found = as_dict("s", [row, replace(row, metric="R2")], people=9, flags=[], settings={})
+    lines = as_markdown(found).splitlines()
+    assert "| r | mean | 0.100 |  |  |  | 0.400 |" in lines
+    assert "| R2 | twin | 0.500 [0.400, 0.600] (1) |  |  | 9 |  |" in lines
+    assert [line for line in lines if "few" in line] == ["1. few"]
 
 
 def test_where_less_is_better_a_gain_is_positive() -> None:

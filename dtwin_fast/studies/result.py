@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -170,37 +170,70 @@ def as_dict(
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:
-    """The tables of a study's dict, one for each split."""
+    """The tables of a study's dict, one for each split.
+
+    A line is an entry, a model or a floor; beside a floor stands how much better each model is.
+    """
     settings = ", ".join(f"{k} {v}" for k, v in result["settings"].items())
     lines = [f"## {result['study']}", "", f"{result['people']} people; {settings}.", ""]
     lines += [f"- {flag}" for flag in result["flags"]]
+    notes: list[str] = []
     for split in dict.fromkeys(row["split"] for row in result["rows"]):
-        lines += ["", f"### {split}", "", _HEADER, "|" + "---|" * (_HEADER.count("|") - 1)]
-        lines += [_line(row) for row in result["rows"] if row["split"] == split]
+        rows = [row for row in result["rows"] if row["split"] == split]
+        lines += ["", f"### {split}", "", *_table(rows, notes)]
+    if notes:
+        lines += ["", *(f"{i}. {note}" for i, note in enumerate(notes, 1))]
     return "\n".join(lines) + "\n"
 
 
-_HEADER = (
-    "| metric | model | score [95 %] | better than the floor by [95 %] | floor "
-    "| p | ceiling | n | note |"
-)
+def _table(rows: Sequence[Mapping[str, Any]], notes: list[str]) -> Iterator[str]:
+    """Lines of Markdown; ``notes`` grows by those that are new."""
+    floors = {row["floor_name"] for row in rows}
+    compared = dict.fromkeys(row["model"] for row in rows if row["floor_name"])
+    models = [name for name in compared if name not in floors]
+    header = ("metric", "", "score [95 %]", "p", "ceiling", "n")
+    yield _line((*header, *(f"{name} better by [95 %]" for name in models)))
+    yield "|" + "---|" * (len(header) + len(models))
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        of_metric = [row for row in rows if row["metric"] == metric]
+        gains = {(row["floor_name"], row["model"]): row for row in of_metric}
+        entries = {row["model"]: row for row in reversed(of_metric)}
+        named = dict.fromkeys(
+            name for row in of_metric for name in (row["model"], row["floor_name"])
+        )
+        for name in filter(None, named):
+            row = entries.get(name)
+            yield _line(
+                (
+                    metric,
+                    name,
+                    *(_own_cells(row, notes) if row else _floor_cells(name, of_metric)),
+                    *(_gain(gains.get((name, model))) for model in models),
+                )
+            )
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    gain = _with_interval(row["gain"], row["gain_low"], row["gain_high"])
-    floor = f"{row['floor_name']} {_number(row['floor'])}".strip()
-    cells = (
-        row["metric"],
-        row["model"],
-        _with_interval(row["score"], row["low"], row["high"]),
-        gain if row["floor_name"] else "",
-        floor if row["floor_name"] else "",
-        _number(row["p"]),
-        _number(row["ceiling"]),
-        str(row["n"]),
-        row["note"],
-    )
-    return "| " + " | ".join(cells) + " |"
+def _own_cells(row: Mapping[str, Any], notes: list[str]) -> tuple[str, ...]:
+    score = _with_interval(row["score"], row["low"], row["high"])
+    for note in filter(None, row["note"].split("; ")):
+        if note not in notes:
+            notes.append(note)
+        score += f" ({notes.index(note) + 1})"
+    return score, _number(row["p"]), _number(row["ceiling"]), str(row["n"])
+
+
+def _floor_cells(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Of a floor that has no row of its own."""
+    return _number(next(row["floor"] for row in rows if row["floor_name"] == name)), "", "", ""
+
+
+def _gain(row: Mapping[str, Any] | None) -> str:
+    return "" if row is None else _with_interval(row["gain"], row["gain_low"], row["gain_high"])
+
+
+def _line(cells: Iterable[str]) -> str:
+    escaped = (cell.replace("|", r"\|") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
 
 
 def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
@@ -209,7 +242,7 @@ def _with_interval(value: float | None, low: float | None, high: float | None) -
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}" if abs(value) < 0.1 else f"{value:.3f}"
+    return "" if value is None else f"{value:.3f}"
 
 
 def _json(value: object) -> object:

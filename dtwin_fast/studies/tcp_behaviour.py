@@ -7,7 +7,8 @@ alone. The protocol is that of ``dtwin evaluate``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def run(
             n_swaps=0,
             seed=seed,
         )
-        rows += [_row(scored, name) for scored in report.rows]
+        rows += [row for scored in report.rows for row in _rows(scored, name)]
         flags += report.flags
     of_people = Counter(flag for person in cohort.connectomes.flags for flag in person)
     flags += [f"{flag}: {n} people" for flag, n in sorted(of_people.items())]
@@ -97,13 +98,9 @@ def _entries(
     ]
 
 
-def _row(scored: Scored, model: str) -> Row:
-    floors = [
-        f"{name} {score:.3f}"
-        for name, score in scored.baselines.items()
-        if name in FLOORS and np.isfinite(score)
-    ]
-    return Row(
+def _rows(scored: Scored, model: str) -> Iterator[Row]:
+    """The model's row, beside the best floor, and one of every floor's score."""
+    about = Row(
         study=STUDY,
         split=f"{SPLITS[scored.split]}: {scored.task}",
         metric=f"{scored.metric}, {scored.unit}" if scored.unit != "r" else scored.metric,
@@ -112,11 +109,17 @@ def _row(scored: Scored, model: str) -> Row:
         low=scored.low,
         high=scored.high,
         n=scored.n_people,
+        ceiling=scored.ceiling,
+    )
+    for name, score in scored.baselines.items():
+        if name in FLOORS and np.isfinite(score):
+            yield replace(about, model=name, score=score, low=np.nan, high=np.nan)
+    yield replace(
+        about,
         floor_name=scored.floor_name,
         floor=scored.floor,
         gain=scored.diff,
         gain_low=scored.diff_low,
         gain_high=scored.diff_high,
-        ceiling=scored.ceiling,
-        note="; ".join(filter(None, (scored.note, f"all floors: {', '.join(floors)}"))),
+        note=scored.note,
     )
