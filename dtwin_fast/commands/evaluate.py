@@ -160,11 +160,12 @@ def _predictors(args: argparse.Namespace) -> tuple[dict[str, Callable[[], Predic
         fields, config = load_config(args.model_config)
         twins = twin_predictors(config, replace(PRESETS[args.preset], **fields), args.device)
         controls = [name for name in twins if name not in (TWIN, _NULL)]
-        chosen = [TWIN, _NULL, *_known("--controls", args.controls, controls)]
+        nulls = [_NULL] if args.nulls else []
+        chosen = [TWIN, *nulls, *_known("--controls", args.controls, controls)]
         return predictors | {name: twins[name] for name in chosen}, floors
     _known("--model", [args.model], [TWIN, *BASELINES])
     make = BASELINES[args.model]
-    null = {_NULL: lambda: PermutedConnectomes(make)}
+    null = {_NULL: lambda: PermutedConnectomes(make)} if args.nulls else {}
     return predictors | {args.model: make} | null, floors
 
 

@@ -71,7 +71,7 @@ def run(
     people: int = 228,
     n_regions: int = 100,
     n_factors: int = 40,
-    n_folds: int = 10,
+    n_folds: int = 5,
     n_cohorts: int = 20,
     sizes: Sequence[int] = (100, 228, 500, 1000, 3000),
     n_test: int = 1000,

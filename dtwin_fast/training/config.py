@@ -20,6 +20,7 @@ class StagedConfig:
         group_steps: of the stage before it.
         learning_rate: peak, of the network that turns latent numbers into weights.
         group_learning_rate: peak in the group stage.
+        condition_weight: in the group stage, weight of telling conditions from states, for BOLD.
         latent_learning_rate: peak, of the people's latent numbers.
         batch_subjects, batch_segments: people and segments of each in a batch; a person's
             weights are generated once for all their segments.
@@ -33,9 +34,10 @@ class StagedConfig:
     """
 
     n_steps: int = 1200
-    group_steps: int = 500
+    group_steps: int = 1000
     learning_rate: float = 1e-3
     group_learning_rate: float = 5e-3
+    condition_weight: float = 0.1
     latent_learning_rate: float = 0.02
     batch_subjects: int = 12
     batch_segments: int = 16
@@ -47,7 +49,7 @@ class StagedConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_numbers(self, may_be_zero=("prior", "weight_decay", "seed"))
+        check_numbers(self, may_be_zero=("condition_weight", "prior", "weight_decay", "seed"))
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def mixtures(spec: TwinSpec, segments: Segments, fast: npt.NDArray[np.float32]) 
     n_units = n_fast(spec)
     states = fast[:, :, segments.n_warm_up :].reshape(-1, n_units).astype(np.float64)
     covariance = np.cov(states.T) + 1e-9 * np.eye(n_units)
-    shown = _conditions(spec, segments)[:, segments.n_warm_up :]
+    shown = conditions(spec, segments)[:, segments.n_warm_up :]
     shown = np.broadcast_to(shown, (len(fast), *shown.shape)).reshape(len(states), -1)
     together = (states - states.mean(axis=0)).T @ (shown - shown.mean(axis=0)) / len(states)
     ridge = 1e-4 * np.trace(covariance) / n_units
@@ -203,8 +203,8 @@ def _chains(spec: TwinSpec, fast: npt.NDArray[np.float32], steps: npt.NDArray[np
     return seen
 
 
-def _conditions(spec: TwinSpec, segments: Segments) -> Float64:
-    """(M,T,conditions) 1 while a stimulus of the condition acts on the states, else 0."""
+def conditions(spec: TwinSpec, segments: Segments) -> Float64:
+    """(M,T,C) for every run and condition: 1 while a stimulus of it acts on the states, else 0."""
     names = [
         (run, condition)
         for run, schedule in segments.schedules.items()

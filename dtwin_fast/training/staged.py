@@ -2,7 +2,8 @@
 
 1. ``group``: one RNN for all, from the presses of everybody added up. The sum of the people's
    log-likelihoods under shared weights needs only how many pressed what at each step, so a step
-   sees the whole cohort for the cost of one person.
+   sees the whole cohort for the cost of one person. Where BOLD will be read, its states must also
+   tell the conditions, as the regressors of a GLM do: presses alone hardly ask for that.
 2. ``people``: each person has a few latent numbers, which a small network turns into changes of
    the weights; numbers and network are fitted to the presses together.
 3. Haemodynamic chains, their BOLD readout, and what the latent numbers change in it, by
@@ -168,21 +169,41 @@ def _group(training: _Training, base: npt.NDArray[np.float32]) -> npt.NDArray[np
     after = slice(segments.n_warm_up, None)
     count = training.put((codes / codes[:, after].sum()).astype(np.float32))[:, after]
     flat = torch.nn.Parameter(training.put(base)[None])
+    learnt: dict[str, Tensor] = {"flat": flat}
+    shown = _conditions(training)
+    if shown is not None:
+        shown = shown[:, after]
+        learnt["tell"] = torch.nn.Parameter(flat.new_zeros(shown.shape[-1], spec.n_hidden))
+        learnt["tell_bias"] = torch.nn.Parameter(flat.new_zeros(shown.shape[-1]))
 
     def loss(rng: np.random.Generator) -> Losses:
         inputs, actions = training.draw(rng)
-        outputs = rollout(spec.cell, split_flat(flat, spec), inputs).outputs[0]
-        log_prob = press_log_prob(outputs.gather(-1, actions)[:, after])
+        weights = split_flat(flat, spec)
+        rolled = rollout(spec.cell, weights, inputs, return_states=shown is not None)
+        log_prob = press_log_prob(rolled.outputs[0].gather(-1, actions)[:, after])
         # A wrong button of a task with two is impossible, and nobody pressed it: 0 x -inf.
-        total = -torch.where(count > 0, count * log_prob, 0.0).sum()
-        return Losses(total, total, torch.zeros_like(total))
+        action = -torch.where(count > 0, count * log_prob, 0.0).sum()
+        total = action
+        if shown is not None:
+            assert rolled.states is not None
+            told = rolled.states[0, :, after] @ learnt["tell"].T + learnt["tell_bias"]
+            total = action + config.condition_weight * ((told - shown) ** 2).mean()
+        return Losses(total, action, torch.zeros_like(action))
 
     rate = config.group_learning_rate * min(1.0, (32 / spec.n_hidden) ** 0.5)
-    training.descent.run(
-        "group", [Group({"flat": flat}, rate)], loss, config.group_steps, max_norm=0.5
-    )
+    training.descent.run("group", [Group(learnt, rate)], loss, config.group_steps, max_norm=0.5)
     trained: npt.NDArray[np.float32] = flat.detach().cpu().numpy()[0]
     return trained
+
+
+def _conditions(training: _Training) -> Tensor | None:
+    """(M,T,C) conditions with mean 0 and variance 1, or None where no BOLD will be read."""
+    if training.segments.bold is None or not n_chains(training.spec):
+        return None
+    shown = haemodynamics.conditions(training.spec, training.segments)
+    sd = shown.std(axis=(0, 1))
+    standard = (shown - shown.mean(axis=(0, 1))) / np.where(sd > 0, sd, 1.0)
+    return training.put(standard.astype(np.float32))
 
 
 @torch.no_grad()
