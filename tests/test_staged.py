@@ -23,7 +23,7 @@ from dtwin_fast.model_files import decode_safetensors
 from dtwin_fast.spec import TwinSpec
 from dtwin_fast.training import StagedConfig, cut_segments, fit
 from dtwin_fast.training.encoder import interpolate
-from dtwin_fast.training.haemodynamics import mixtures, readout
+from dtwin_fast.training.haemodynamics import conditions, mixtures, readout
 from dtwin_fast.training.persons import first_latents
 from dtwin_fast.training.units import (
     CHAIN_TAU_S,
@@ -250,6 +250,24 @@ def test_mixtures_have_unit_variance_and_tell_the_conditions(cohort):
     share = np.abs(taken) * fast.reshape(-1, n_fast(SPEC)).std(axis=0)
     words = [i for i, name in enumerate(["shape", "face", "con", "inc"]) if name in ("con", "inc")]
     assert (share[words].argmax(axis=1) == 4).all()
+
+
+def test_the_groups_stage_learns_to_tell_conditions_for_bold(cohort, monkeypatch):
+    left = []
+
+    def spy(spec, segments, fast):
+        states = fast[0, :, segments.n_warm_up :].reshape(-1, n_fast(spec))
+        shown = conditions(spec, segments)[:, segments.n_warm_up :].reshape(len(states), -1)
+        known = np.column_stack([states, np.ones(len(states))])
+        rest = shown - known @ np.linalg.lstsq(known, shown)[0]
+        left.append((rest.var(axis=0) / shown.var(axis=0)).mean())
+        return mixtures(spec, segments, fast)
+
+    monkeypatch.setattr("dtwin_fast.training.haemodynamics.mixtures", spy)
+    for weight in (0.0, 1.0):
+        config = replace(CONFIG, n_steps=1, group_steps=300, condition_weight=weight)
+        fit(cohort, replace(SPEC, n_hidden=64), config)
+    assert left[1] < 0.8 * left[0]
 
 
 def test_readout_finds_a_linear_bold(cohort):
