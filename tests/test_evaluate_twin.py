@@ -251,15 +251,22 @@ def test_connectome_and_demographics_have_half_the_variance_each(stroop: Cohort)
     both = read(others)
     n_edges = train.connectomes.n_edges
     edges, rest = np.split(both, [n_edges], axis=1)
+    np.testing.assert_array_equal(edges, twin_module.own(train)(others))
     share = [part.var(axis=0).sum() for part in np.split(read(train), [n_edges], axis=1)]
-    np.testing.assert_allclose(share, 1, rtol=1e-4)
-    for part, wanted in (
-        (edges, others.connectomes.fisher_z()),
-        (rest, twin_module.demographics(train)(others)),
-    ):
-        assert part.shape == wanted.shape
-        scale = np.abs(wanted).max() / np.abs(part).max()
-        np.testing.assert_allclose(part * scale, wanted, atol=1e-5)
+    np.testing.assert_allclose(share[1], share[0], rtol=1e-4)
+    wanted = twin_module.demographics(train)(others)
+    assert rest.shape == wanted.shape
+    np.testing.assert_allclose(
+        rest * (np.abs(wanted).max() / np.abs(rest).max()), wanted, atol=1e-5
+    )
+
+
+def test_a_name_is_learnt_without_shrinkage() -> None:
+    found = twin_module.twin_predictors(training.StagedConfig(ridge=0.7), PRESETS["tiny"], "cpu")
+    ridges = {name: getattr(found[name](), "_config", None) for name in found}
+    assert ridges["twin-random-id"].ridge < 0.01
+    assert ridges["twin"].ridge == ridges["twin-demographics"].ridge == 0.7
+    assert twin_module.twin_predictors(None, PRESETS["tiny"], "cpu")["twin"]()._config is None
 
 
 def test_missing_edges_are_the_training_mean(

@@ -22,7 +22,7 @@ from dtwin_fast.hypernetwork import generate_weights, mish
 from dtwin_fast.model_files import decode_safetensors
 from dtwin_fast.spec import TwinSpec
 from dtwin_fast.training import StagedConfig, cut_segments, fit
-from dtwin_fast.training.encoder import interpolate
+from dtwin_fast.training.encoder import kernel_ridge
 from dtwin_fast.training.haemodynamics import conditions, mixtures, readout
 from dtwin_fast.training.persons import first_latents
 from dtwin_fast.training.units import (
@@ -103,12 +103,12 @@ def test_who_has_no_data_gets_zeros_and_only_scales_the_others(cohort):
 
 @pytest.mark.parametrize("n_features", [7, 23, 400])
 @pytest.mark.parametrize("ridge", [1e-3, 0.1, 10.0])
-def test_interpolate_is_kernel_ridge_regression(n_features, ridge):
+def test_encoder_is_kernel_ridge_regression(n_features, ridge):
     rng = np.random.default_rng(n_features)
     x = rng.normal(size=(23, n_features)) * rng.uniform(0.1, 3, n_features)
     x = (x - x.mean(axis=0)).astype(np.float32)
     z, new = rng.normal(2, 1, (23, 4)), rng.normal(size=(5, n_features)).astype(np.float32)
-    weight, intercept = interpolate(x, z, ridge)
+    weight, intercept = kernel_ridge(x, z, ridge)
     assert (weight.dtype, weight.shape, intercept.shape) == (np.float32, (4, n_features), (4,))
     scale = np.sum(x.astype(np.float64) ** 2) / len(x)
     model = KernelRidge(alpha=ridge * scale).fit(x.astype(np.float64), z - z.mean(axis=0))
@@ -120,7 +120,7 @@ def test_a_tiny_ridge_gives_the_training_people_their_latents():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(19, 300))
     x, z = (x - x.mean(axis=0)).astype(np.float32), rng.normal(size=(19, 3))
-    weight, intercept = interpolate(x, z, 1e-6)
+    weight, intercept = kernel_ridge(x, z, 1e-6)
     np.testing.assert_allclose(x @ weight.T + intercept, z, atol=1e-4)
 
 
@@ -129,7 +129,7 @@ def test_features_that_are_the_same_for_everyone_tell_nothing(constant):
     """Also when what is left of them is the rounding of a mean that was taken off."""
     z = np.random.default_rng(2).normal(3, 1, (11, 2))
     x = np.full((11, 50), constant, np.float32)
-    weight, intercept = interpolate(x, z, 1e-3)
+    weight, intercept = kernel_ridge(x, z, 1e-3)
     np.testing.assert_array_equal(weight, 0)
     np.testing.assert_allclose(intercept, z.mean(axis=0), rtol=1e-12)
 

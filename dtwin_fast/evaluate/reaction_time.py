@@ -39,10 +39,15 @@ def person_means(predicted: Predicted, observed: Observed) -> Array:
     would tell people apart by the trials that they missed, and what says the same of everybody
     would correlate with the truth.
     """
-    times, pressed = _times(predicted, observed), np.isfinite(observed.rt_s)
-    said = mean_where(times, _asked(observed) & (np.isfinite(times) | pressed))
-    seen = mean_where(observed.rt_s, pressed)
-    return person_rows(said, np.where(pressed.sum(axis=1) >= FEWEST_PRESSES, seen, np.nan))
+    times = _times(predicted, observed)
+    return person_rows(mean_where(times, _asked(times, observed)), observed_means(observed))
+
+
+def observed_means(observed: Observed) -> Array:
+    """(S,) the observed part of :func:`person_means`, seconds."""
+    pressed = np.isfinite(observed.rt_s)
+    enough = pressed.sum(axis=1) >= FEWEST_PRESSES
+    return np.where(enough, mean_where(observed.rt_s, pressed), np.nan)
 
 
 def person_deviations(predicted: Predicted, observed: Observed) -> Array:
@@ -115,11 +120,12 @@ def condition_effects(predicted: Predicted, observed: Observed) -> Array:
     in ``TASKS`` whose conditions the run has. NaN for a run without, and for people with fewer
     than ``FEWEST_PRESSES`` in a condition.
 
-    The trials are those of :func:`person_means`.
+    Either mean is over the trials that :func:`person_means` counts, for the same reason: items
+    differ, so a mean over the person's presses would give whoever missed others another effect.
     """
     more, less = effect_trials(observed)
     times = _times(predicted, observed)
-    asked = _asked(observed) & np.isfinite(times)
+    asked = _asked(times, observed)
     said = mean_where(times, asked & more) - mean_where(times, asked & less)
     return person_rows(said, observed_effects(observed))
 
@@ -232,9 +238,13 @@ def _mean_and_delta(quantiles: Array) -> tuple[Array, Array]:
     return (more + less) / 2, more - less
 
 
-def _asked(observed: Observed) -> Array:
-    """(N,) bool trials that any of these people was measured in."""
-    asked: Array = (observed.choice != NOT_MEASURED).any(axis=0)
+def _asked(times: Array, observed: Observed) -> Array:
+    """(S,N) bool trials that any of these people was measured in and that a time is said of.
+
+    A press that no time is said of stays, and makes the mean NaN.
+    """
+    measured = (observed.choice != NOT_MEASURED).any(axis=0)
+    asked: Array = measured & (np.isfinite(times) | np.isfinite(observed.rt_s))
     return asked
 
 

@@ -14,7 +14,7 @@ from ..metrics import pearson
 from . import bold, identification
 from .observed import Observed
 from .predicted import Predicted
-from .reaction_time import observed_effects
+from .reaction_time import observed_effects, observed_means
 from .statistics import mean_over_people, mean_where, spearman_brown
 
 Array = npt.NDArray[Any]
@@ -67,13 +67,9 @@ def _error_rate(observed: Observed) -> Array:
     return mean_where(observed.choice != observed.correct, observed.choice != NOT_MEASURED)
 
 
-def _mean_time(observed: Observed) -> Array:
-    return mean_where(observed.rt_s, np.isfinite(observed.rt_s))
-
-
 _OF_PERSON: dict[str, Callable[[Observed], Array]] = {
     "error-rate r": _error_rate,
-    "RT person-mean r": _mean_time,
+    "RT person-mean r": observed_means,
     "RT condition-effect r": observed_effects,
 }
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ..cohort import Cohort
 from ..spec import TwinSpec
+from ..training.config import StagedConfig
 from ..training.device import find_device
-from ..training.recipes import Config
+from ..training.recipes import Config, default_config
 from .baselines.features import DEMOGRAPHIC, Features, Reader, complete_edges, covariates
 from .controls import PermutedConnectomes
 from .direct_input import DirectInput, components
@@ -48,20 +50,20 @@ def zero(train: Cohort) -> Reader:
 
 demographics = covariates(DEMOGRAPHIC)
 
+_NAME_RIDGE = 1e-3
+"""A name says nothing of other names, so there is nothing to shrink for."""
+
 
 def connectome_and_demographics(train: Cohort) -> Reader:
-    """Edges and demographics, either with half of the variance between the training people."""
-    readers = [own(train), demographics(train)]
-    scales = []
-    for read in readers:
-        variance = read(train).var(axis=0, dtype=np.float64).sum()
-        scales.append(variance**-0.5 if variance > 0 else 1.0)
-
-    def read_both(people: Cohort) -> Float32:
-        parts = [read(people) * scale for read, scale in zip(readers, scales, strict=True)]
-        return np.concatenate(parts, axis=1).astype(np.float32)
-
-    return read_both
+    """The twin's edges and, with as much variance between the training people, demographics."""
+    read_edges, read_others = own(train), demographics(train)
+    edges, others = (
+        read(train).var(axis=0, dtype=np.float64).sum() for read in (read_edges, read_others)
+    )
+    scale = np.float32((edges / others) ** 0.5 if others > 0 else 1.0)
+    return lambda people: np.concatenate(
+        [read_edges(people), scale * read_others(people)], axis=1, dtype=np.float32
+    )
 
 
 CONTROLS: dict[str, Features] = {
@@ -91,9 +93,13 @@ def twin_predictors(
         BackendUnavailableError: the device is not here.
     """
     place = find_device(device)
+    of_names = config or default_config(preset)
+    if isinstance(of_names, StagedConfig):
+        of_names = replace(of_names, ridge=_NAME_RIDGE)
 
     def twin(name: str, features: Features) -> Callable[[], TwinPredictor]:
-        return lambda: TwinPredictor(name, features, config, preset, place)
+        settings = of_names if features is random_id else config
+        return lambda: TwinPredictor(name, features, settings, preset, place)
 
     return {
         "twin": twin("twin", own),

@@ -31,7 +31,8 @@ from ..simulate import SimulatedCohort, simulate
 from ..spec import PRESETS
 from ..tasks import TASKS
 from ..training import StagedConfig
-from ..training.encoder import interpolate
+from ..training.encoder import kernel_ridge
+from ..training.fit import edge_scale
 from .battery import FitBattery, shuffled_folds
 from .linear import Linear, krr_each, ridge_each, unit_rows
 from .oracle import ORACLE, Oracle
@@ -291,12 +292,10 @@ def krr(x: Array, codes: Array, targets: Array, *, seed: int) -> Linear:
 
 def first_layer(x: Array, codes: Array, targets: Array, *, seed: int) -> Linear:
     """The twin's first layer, from standardised edges, with the target in place of latents."""
-    mean, sd = x.mean(axis=0), x.std(axis=0)
-    scale = np.where(sd > 0, sd, 1)
+    config = StagedConfig()
+    mean, scale = edge_scale(x, config)
     z = targets.reshape(len(x), -1).astype(np.float64)
-    weight, intercept = interpolate(
-        ((x - mean) / scale).astype(np.float32), z, StagedConfig().ridge
-    )
+    weight, intercept = kernel_ridge(((x - mean) / scale).astype(np.float32), z, config.ridge)
     return Linear(
         intercept.reshape(targets.shape[1:]),
         np.zeros(x.shape[1]),

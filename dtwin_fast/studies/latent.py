@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..training.encoder import interpolate
+from ..training.encoder import kernel_ridge
 from .linear import unit_rows
 
 Array = npt.NDArray[Any]
@@ -56,4 +56,4 @@ def fit_encoder(x: Array, z: Array) -> tuple[Encoder, float]:
         left_out = (deviation - hat @ deviation) / (1 - leverage)[:, None]
         errors.append(float((left_out**2).mean()))
     best = int(np.argmin(errors))
-    return Encoder(centre, *interpolate(centred, z, RIDGES[best])), errors[best]
+    return Encoder(centre, *kernel_ridge(centred, z, RIDGES[best])), errors[best]

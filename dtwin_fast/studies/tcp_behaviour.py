@@ -22,19 +22,14 @@ from ..evaluate.splits import SPLITS
 from ..evaluate.table import Row as Scored
 from ..evaluate.twin import twin_predictors
 from ..spec import PRESETS
-from ..training import StagedConfig
 from .result import Row, as_dict
 
 STUDY = "tcp-behaviour"
 FLOORS = ("always correct", "group", "item mean", "person mean", "person + item", "demographics")
 REFERENCE = "demographics"
 """What is shown beside the other floors when there is no model."""
-TWINS = {
-    "A": ("twin-random-id", StagedConfig(ridge=1e-3)),
-    "B": ("twin-demographics", StagedConfig()),
-}
-"""Split -> the twin that it is for, and its settings: one knows who a person is, the other how old
-and the like. A name says nothing of other names, so there is nothing to shrink for."""
+TWINS = {"A": "twin-random-id", "B": "twin-demographics"}
+"""Split -> the twin that it is for: one knows who a person is, the other how old and the like."""
 
 
 def run(
@@ -91,11 +86,8 @@ def _entries(
     if models is not None:
         made = models or {REFERENCE: BASELINES[REFERENCE]}
         return [(name, make, splits) for name, make in made.items()]
-    of_splits = {split: TWINS[split] for split in splits if split in TWINS}
-    return [
-        (name, twin_predictors(config, PRESETS["demo"], "cpu")[name], (split,))
-        for split, (name, config) in of_splits.items()
-    ]
+    twins = twin_predictors(None, PRESETS["demo"], "cpu")
+    return [(TWINS[split], twins[TWINS[split]], (split,)) for split in splits if split in TWINS]
 
 
 def _rows(scored: Scored, model: str) -> Iterator[Row]:

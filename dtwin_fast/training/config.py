@@ -29,7 +29,7 @@ class StagedConfig:
         personal_share: share of the generated weights' variance that differs between people
             at the start.
         weight_decay: of what the latent numbers change, times the learning rate per step.
-        ridge: of the map from connectomes to latent numbers, see ``encoder.interpolate``.
+        ridge: of the map from connectomes to latent numbers, see ``encoder.kernel_ridge``.
         seed: of everything that is drawn.
     """
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 Float64 = npt.NDArray[np.float64]
 
 
-def interpolate(
+def kernel_ridge(
     x: npt.NDArray[np.float32], z: Float64, ridge: float
 ) -> tuple[npt.NDArray[np.float32], Float64]:
     """Linear map from features to latents: small, and near the training people's.
@@ -16,9 +16,10 @@ def interpolate(
     Kernel ridge regression z = K (K + ridge I)^-1 z with K = x x' of unit mean diagonal. With far
     more edges than people, most of K's spectrum is noise that is nearly the same in all
     directions, and does a ridge's work (Bartlett et al. 2020, Benign overfitting); with as many
-    people as edges nothing does, and a map without a ridge is mostly noise. A ridge of 0.3 costs
-    new people nothing at either end, and leaves 228 training people 98 % of how they differ
-    (94,000 edges, simulated).
+    people as edges nothing does, and a map without a ridge is mostly noise. In simulations
+    new people are predicted best with a ridge of 0.3 to 1. With 0.3 the latents that 180 training
+    people get of 94,000 edges correlate with their own by .98 and have three quarters of their
+    spread, which scores within people pay for.
 
     Args:
         x: (S,F) features with mean 0 over people.

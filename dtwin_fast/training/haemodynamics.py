@@ -204,12 +204,15 @@ def _chains(spec: TwinSpec, fast: npt.NDArray[np.float32], steps: npt.NDArray[np
 
 
 def conditions(spec: TwinSpec, segments: Segments) -> Float64:
-    """(M,T,C) for every run and condition: 1 while a stimulus of it acts on the states, else 0."""
-    names = [
-        (run, condition)
-        for run, schedule in segments.schedules.items()
-        for condition in dict.fromkeys(schedule.condition)
-    ]
+    """(M,T,C) for every condition of the tasks: 1 while one of its stimuli acts on the states."""
+    # Runs of a task share their conditions: what tells runs apart is not in the stimuli.
+    names = list(
+        dict.fromkeys(
+            (schedule.task, condition)
+            for schedule in segments.schedules.values()
+            for condition in schedule.condition
+        )
+    )
     n_steps = segments.inputs.shape[1]
     shown = np.zeros((len(segments), n_steps, len(names)))
     for row, (run, start) in enumerate(zip(segments.run, segments.start, strict=True)):
@@ -218,5 +221,5 @@ def conditions(spec: TwinSpec, segments: Segments) -> Float64:
         lengths = np.maximum(np.rint(schedule.duration_s / spec.dt_s).astype(np.int64), 1) + 2
         for first, length, condition in zip(windows, lengths, schedule.condition, strict=True):
             here = slice(max(first, 0), max(first + length, 0))
-            shown[row, here, names.index((run, condition))] = 1
+            shown[row, here, names.index((schedule.task, condition))] = 1
     return shown

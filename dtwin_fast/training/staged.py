@@ -2,8 +2,8 @@
 
 1. ``group``: one RNN for all, from the presses of everybody added up. The sum of the people's
    log-likelihoods under shared weights needs only how many pressed what at each step, so a step
-   sees the whole cohort for the cost of one person. Where BOLD will be read, its states must also
-   tell the conditions, as the regressors of a GLM do: presses alone hardly ask for that.
+   sees the whole cohort for the cost of one person. Where BOLD will be read, its states are also
+   asked for the conditions, as the regressors of a GLM are: presses alone hardly need them.
 2. ``people``: each person has a few latent numbers, which a small network turns into changes of
    the weights; numbers and network are fitted to the presses together.
 3. Haemodynamic chains, their BOLD readout, and what the latent numbers change in it, by
@@ -35,7 +35,7 @@ from . import haemodynamics
 from .config import StagedConfig
 from .descent import Descent, Group, Losses, draw_batch
 from .device import seeded
-from .encoder import interpolate
+from .encoder import kernel_ridge
 from .losses import hazard_loss, press_log_prob
 from .mish import linears, mish_layers
 from .persons import first_latents
@@ -197,8 +197,9 @@ def _group(training: _Training, base: npt.NDArray[np.float32]) -> npt.NDArray[np
 
 
 def _conditions(training: _Training) -> Tensor | None:
-    """(M,T,C) conditions with mean 0 and variance 1, or None where no BOLD will be read."""
-    if training.segments.bold is None or not n_chains(training.spec):
+    """(M,T,C) conditions with mean 0 and variance 1, or None where nothing asks for them."""
+    is_read = training.segments.bold is not None and n_chains(training.spec) > 0
+    if not is_read or training.config.condition_weight == 0:
         return None
     shown = haemodynamics.conditions(training.spec, training.segments)
     sd = shown.std(axis=(0, 1))
@@ -321,7 +322,7 @@ def _layers(
     z: npt.NDArray[np.float32],
 ) -> tuple[Layer, ...]:
     spec = training.spec
-    encode, mean = interpolate(x, z.astype(np.float64), training.config.ridge)
+    encode, mean = kernel_ridge(x, z.astype(np.float64), training.config.ridge)
     first, *others = (
         (layer.weight.cpu().numpy(), layer.bias.cpu().numpy()) for layer in decoder.linears()
     )
