@@ -57,9 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="training_step", description="Time a whole step of training."
     )
-    parser.add_argument("--preset", choices=tuple(PRESETS), default=PRESET)
-    parser.add_argument("--budget", type=integer(1), default=120, metavar="SECONDS")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--preset", choices=tuple(PRESETS), default=PRESET, help=f"sizes (default {PRESET})"
+    )
+    parser.add_argument(
+        "--budget",
+        type=integer(1),
+        default=120,
+        metavar="SECONDS",
+        help="for the timing of either batch, about (default 120)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
     args = parser.parse_args(argv)
     rows = [
         row
@@ -210,8 +218,8 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         verified = f"{row['rel_err']:.1e}" if "rel_err" in row else ""
         times = [
-            f"{row[name]:.{digits}f}" if name in row else row.get("reason", "")
-            for name, digits in (("median_s", 3), ("over_ours", 2))
+            f"{row[name]:.{digits}f}" if name in row else row.get(instead, "")
+            for name, digits, instead in (("median_s", 3, "reason"), ("over_ours", 2, ""))
         ]
         lines.append((row["batch"], str(row["S"]), str(row["B"]), row["impl"], *times, verified))
     names = ("batch", "people", "segments", "implementation", "median s", "x ours", "rel err")

@@ -37,9 +37,13 @@ def concordance(predicted: Array, observed: Array) -> float:
 
 
 def person_mean_r(predicted_s: Array, observed_s: Array) -> float:
-    """Correlation over people of mean reaction times, (S,N) seconds, NaN = no response."""
-    responded = np.isfinite(observed_s)
-    return pearson(*(_mean_where(responded, rt_s) for rt_s in (predicted_s, observed_s)))
+    """Correlation over people of mean reaction times, (S,N) seconds, NaN = no response.
+
+    A person's predicted mean is over all trials: over those with a response it would tell people
+    apart by the trials that they missed.
+    """
+    seen = _mean_where(np.isfinite(observed_s), observed_s)
+    return pearson(np.where(np.isnan(seen), np.nan, predicted_s.mean(axis=1)), seen)
 
 
 def mean_row_r(predicted: Array, observed: Array) -> float:

@@ -528,6 +528,20 @@ def test_the_filesystem_of_a_folder_is_that_of_its_mount() -> None:
     assert ukb.filesystem(Path("/")) in {line.split()[2] for line in mounts}
 
 
+def test_a_wrong_stream_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ukb, "_rel_err", lambda *words: 2e-5)
+    rows, (left_out,) = ukb.run_ukb(5, limits.Limits(), say=lambda text: None, preset="tiny")
+    assert rows == []
+    assert left_out["refused"] is True
+
+
+def test_the_stream_s_check_sees_a_wrong_hypernetwork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ukb, "mish", lambda u: u)
+    rows, (left_out,) = ukb.run_ukb(5, limits.Limits(), say=lambda text: None, preset="tiny")
+    assert rows == []
+    assert "not timed" in left_out["reason"]
+
+
 # The step of training
 
 
@@ -567,20 +581,6 @@ def test_steps_of_training_with_wrong_gradients_are_not_timed(
     assert training_step.main(["--preset", "tiny", "--budget", "1"]) == 1
     (line,) = (row for row in capsys.readouterr().out.splitlines() if "torch-eager" in row)
     assert "wrong gradients: not timed" in line
-
-
-def test_a_wrong_stream_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ukb, "_rel_err", lambda *words: 2e-5)
-    rows, (left_out,) = ukb.run_ukb(5, limits.Limits(), say=lambda text: None, preset="tiny")
-    assert rows == []
-    assert left_out["refused"] is True
-
-
-def test_the_stream_s_check_sees_a_wrong_hypernetwork(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ukb, "mish", lambda u: u)
-    rows, (left_out,) = ukb.run_ukb(5, limits.Limits(), say=lambda text: None, preset="tiny")
-    assert rows == []
-    assert "not timed" in left_out["reason"]
 
 
 # The tables

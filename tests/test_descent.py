@@ -170,7 +170,8 @@ class Stop:
 def layers_of(cohort, config, folder=None, on_step=None, checkpoint_steps=100):
     segments = cut_segments(cohort, SPEC)
     x = cohort.connectomes.fisher_z().astype(np.float32)
-    descent = Descent(count_steps(config, segments), config.seed, on_step, folder, checkpoint_steps)
+    n_steps = count_steps(config, segments, SPEC)
+    descent = Descent(n_steps, config.seed, on_step, folder, checkpoint_steps)
     layers = train_layers(cohort, segments, x, SPEC, config, torch.device("cpu"), descent)
     return layers, descent.history
 

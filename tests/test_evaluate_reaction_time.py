@@ -53,7 +53,7 @@ def of_people(predicted, observed):
 def test_person_means():
     predicted, observed = draw()
     guess, seen = of_people(predicted, observed)
-    wanted = np.corrcoef(guess, seen)[0, 1]
+    wanted = person_mean_r(predicted.rt_s, observed.rt_s)
     assert score("RT person-mean r", predicted, observed) == pytest.approx(wanted, abs=1e-6)
     r2 = 1 - ((seen - guess) ** 2).sum() / ((seen - 0.83) ** 2).sum()
     assert score("RT person-mean R2", predicted, observed) == pytest.approx(r2)
@@ -65,8 +65,19 @@ def test_means_of_trials_tell_nobody_apart_by_what_they_missed():
     _, observed = draw(6)
     items = np.linspace(0.5, 1.5, observed.rt_s.shape[1], dtype=np.float32)
     same = Predicted(rt_s=np.tile(items, (len(observed.rt_s), 1)))
-    assert abs(person_mean_r(same.rt_s, observed.rt_s)) > 0.01
+    pressed = np.isfinite(observed.rt_s)
+    of_presses = np.nanmean(np.where(pressed, same.rt_s, np.nan), axis=1)
+    assert abs(np.corrcoef(of_presses, np.nanmean(observed.rt_s, axis=1))[0, 1]) > 0.01
     assert score("RT person-mean r", same, observed) == 0
+
+
+def test_few_presses_make_no_mean():
+    predicted, observed = draw(7)
+    for person, n in ((2, 1), (3, 4), (5, 5)):
+        observed.rt_s[person, np.flatnonzero(np.isfinite(observed.rt_s[person]))[n:]] = np.nan
+    for name in ("RT person-mean r", "RT person-mean R2", "RT person-mean MAE"):
+        rows = METRICS[name].summarise(predicted, observed)
+        assert np.flatnonzero(np.isnan(rows).any(axis=1)).tolist() == [2, 3]
 
 
 def test_the_training_groups_mean_explains_nothing():

@@ -466,8 +466,11 @@ def test_settings_of_the_twin_are_taken(
     words = [str(tmp_path / "cohort"), "--model-config", str(settings), "--preset", "tiny"]
     words += ["--splits", "A", "--nulls", "0", "--baselines", "group", "--controls", "twin-zero"]
     assert command.run(arguments(*words, "--json")) == 0
-    rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    out, err = capsys.readouterr()
+    rows = {row["metric"]: row for row in json.loads(out)["rows"]}
     assert rows["RT person-mean MAE"]["model"] > 0
+    assert set(rows["RT person-mean MAE"]["baselines"]) == {"group", "twin-zero"}
+    assert "3 trainings (folds A 1; predictors 3; nulls 0)" in err
     assert rows["RT log-likelihood"]["model"] is None  # the head does not say when
     with pytest.raises(DTwinInputError, match="training"):
         command.run(arguments("nowhere", "--model-config", "nowhere.toml"))

@@ -59,10 +59,10 @@ def test_concordance_counts_no_response_as_wrong():
     assert concordance(predicted, observed) == 0.75
 
 
-def test_person_mean_r_compares_the_same_trials():
-    # The predicted time of an unanswered trial must not enter the person's mean.
-    observed = np.array([[1.0, np.nan], [2.0, 2.0], [3.0, np.nan]])
-    predicted = np.array([[1.0, 50.0], [2.0, 2.0], [3.0, -50.0]])
+def test_person_mean_r_knows_nobody_by_the_trials_they_missed():
+    observed = np.array([[1.0, np.nan], [2.0, 2.0], [np.nan, 3.0]])
+    assert np.isnan(person_mean_r(np.array([[1.0, 3.0]] * 3), observed))
+    predicted = np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 5.0]])
     assert person_mean_r(predicted, observed) == pytest.approx(1, abs=ROUNDING)
 
 

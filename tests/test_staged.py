@@ -358,7 +358,7 @@ def test_every_cohort_trains_a_twin_of_finite_numbers(cohort, spec, lost):
     assert prediction.choice_prob.shape == (24, 28, 3)
     assert prediction.contrasts.shape == (24, 2, len(spec.bold_regions))
     has_presses = lost.get("presses") != range(24)
-    stages = ["group"] * 15 + ["people"] * 12 if has_presses else []
+    stages = ["group"] * 15 + ["people"] * 12 * has_presses
     assert twin.training["stage"] == stages
     assert set(twin.training["bold_loss"]) <= {0.0}
 

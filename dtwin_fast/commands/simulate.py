@@ -30,7 +30,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=integer(2),
         default=20,
         metavar="N",
-        help="what connectomes differ in and traits load on; traits hide in many (default 20)",
+        help="in which connectomes differ and on which traits load; more of them make traits "
+        "harder to predict (default 20)",
     )
     add_seed(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON summary on stdout")

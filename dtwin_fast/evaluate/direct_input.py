@@ -47,7 +47,7 @@ class DirectInput(TwinPredictor):
     def _train(self, train: Cohort, segments: Segments, config: Config) -> None:
         spec, x = self._spec, self._read(train)
         nothing = np.zeros((len(x), 1), np.float32)
-        n_steps = count_steps(config, segments) or N_STEPS
+        n_steps = count_steps(config, segments, spec) or N_STEPS
         descent = Descent(2 * n_steps, config.seed)
         layers = train_layers(train, segments, nothing, spec, config, self._device, descent)
         shared = RNNWeights.from_flat(generate_weights(layers, nothing[:1]), spec)

@@ -89,7 +89,7 @@ class TwinPredictor:
         return predictions
 
     def _train(self, train: Cohort, segments: Segments, config: Config) -> None:
-        descent = Descent(count_steps(config, segments), config.seed)
+        descent = Descent(count_steps(config, segments, self._spec), config.seed)
         self._layers = train_layers(
             train, segments, self._read(train), self._spec, config, self._device, descent
         )

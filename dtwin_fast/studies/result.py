@@ -173,6 +173,7 @@ def as_markdown(result: Mapping[str, Any]) -> str:
     """The tables of a study's dict, one for each split.
 
     A line is an entry, a model or a floor; beside a floor stands how much better each model is.
+    What a floor gains on the first floor is in the rows alone.
     """
     settings = ", ".join(f"{k} {v}" for k, v in result["settings"].items())
     lines = [f"## {result['study']}", "", f"{result['people']} people; {settings}.", ""]
@@ -215,11 +216,16 @@ def _table(rows: Sequence[Mapping[str, Any]], notes: list[str]) -> Iterator[str]
 
 def _own_cells(row: Mapping[str, Any], notes: list[str]) -> tuple[str, ...]:
     score = _with_interval(row["score"], row["low"], row["high"])
+    p = "<0.001" if row["p"] is not None and row["p"] < 0.001 else _number(row["p"])
+    return score + _marks(row, notes), p, _number(row["ceiling"]), str(row["n"])
+
+
+def _marks(row: Mapping[str, Any], notes: list[str]) -> str:
+    """Numbers of a row's notes; ``notes`` grows by those that are new."""
     for note in filter(None, row["note"].split("; ")):
         if note not in notes:
             notes.append(note)
-        score += f" ({notes.index(note) + 1})"
-    return score, _number(row["p"]), _number(row["ceiling"]), str(row["n"])
+    return "".join(f" ({notes.index(note) + 1})" for note in filter(None, row["note"].split("; ")))
 
 
 def _floor_cells(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -242,7 +248,7 @@ def _with_interval(value: float | None, low: float | None, high: float | None) -
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return "" if value is None else f"{value:.3f}".replace("-0.000", "0.000")
 
 
 def _json(value: object) -> object:

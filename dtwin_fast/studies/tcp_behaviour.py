@@ -91,7 +91,10 @@ def _entries(
 
 
 def _rows(scored: Scored, model: str) -> Iterator[Row]:
-    """The model's row, beside the best floor, and one of every floor's score."""
+    """A row of every floor's score, without an interval, and the model's beside the best of them.
+
+    All have the people that the model can be scored on.
+    """
     about = Row(
         study=STUDY,
         split=f"{SPLITS[scored.split]}: {scored.task}",

@@ -79,7 +79,7 @@ def fit(
     x = (z - edge_mean) / edge_sd if spec.standardize else z
     # The twin is made, and so checked, before the time is spent on training it.
     untrained = _twin(spec, cohort, segments, edge_mean, edge_sd)
-    descent = Descent(count_steps(config, segments), config.seed, on_step)
+    descent = Descent(count_steps(config, segments, spec), config.seed, on_step)
     if checkpoint is not None:
         descent.checkpoint = open_checkpoint(checkpoint, cohort, spec, config, describe(place))
     try:

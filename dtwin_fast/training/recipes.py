@@ -16,8 +16,8 @@ from .config import PaperConfig, StagedConfig, TrainConfig
 from .descent import Descent
 from .gradient import train_gradient
 from .paper import train_paper
-from .segments import NOT_AT_RISK, Segments
-from .staged import train_staged
+from .segments import Segments
+from .staged import stages, train_staged
 
 Config = StagedConfig | TrainConfig | PaperConfig
 
@@ -38,14 +38,13 @@ def default_config(spec: TwinSpec) -> Config:
     return StagedConfig() if _fits_staged(spec) else TrainConfig()
 
 
-def count_steps(config: Config, segments: Segments) -> int:
+def count_steps(config: Config, segments: Segments, spec: TwinSpec) -> int:
     """Optimiser steps of all stages; 0 for the paper's recipe, which cuts its own segments."""
     if isinstance(config, PaperConfig):
         return 0
     if isinstance(config, TrainConfig):
         return config.n_steps
-    has_presses = bool((segments.press != NOT_AT_RISK).any())
-    return has_presses * (config.group_steps + config.n_steps)
+    return sum(stages(config, segments, spec).values())
 
 
 def train_layers(

@@ -117,6 +117,21 @@ class _Training:
         return self.put(inputs[chosen]), self.put(actions[chosen])
 
 
+def stages(config: StagedConfig, segments: Segments, spec: TwinSpec) -> dict[str, int]:
+    """Steps of each stage that descends; without presses people differ in BOLD's readout alone."""
+    found = {}
+    has_presses = bool((segments.press != NOT_AT_RISK).any())
+    if has_presses or _tells_conditions(config, segments, spec):
+        found["group"] = config.group_steps
+    if has_presses:
+        found["people"] = config.n_steps
+    return found
+
+
+def _tells_conditions(config: StagedConfig, segments: Segments, spec: TwinSpec) -> bool:
+    return segments.bold is not None and n_chains(spec) > 0 and config.condition_weight > 0
+
+
 def train_staged(
     cohort: Cohort,
     segments: Segments,
@@ -140,17 +155,17 @@ def train_staged(
     training = _Training(spec, config, segments, device, descent)
     start = fast_start(spec, np.random.default_rng(config.seed))
     base = join_flat(start)
-    has_presses = bool((segments.press != NOT_AT_RISK).any())
-    if has_presses:
+    descends = stages(config, segments, spec)
+    if "group" in descends:
         base = _group(training, base)
     z = torch.nn.Parameter(
         training.put(first_latents(cohort, segments, config.n_latents).astype(np.float32))
     )
     with seeded(config.seed, device):
         decoder = Decoder(z.shape[1], spec.hyper_hidden, base).to(device)
-        if has_presses:
+        if "people" in descends:
             _start_rows(training, decoder, z.shape[1])
-    if has_presses:
+    if "people" in descends:
         _people(training, decoder, z)
     with torch.no_grad():
         base = decoder.base.cpu().numpy()
@@ -167,7 +182,8 @@ def _group(training: _Training, base: npt.NDArray[np.float32]) -> npt.NDArray[np
     n_codes = 1 + 2 * spec.n_actions
     codes = np.stack([(segments.press == code).sum(axis=0) for code in range(n_codes)], axis=-1)
     after = slice(segments.n_warm_up, None)
-    count = training.put((codes / codes[:, after].sum()).astype(np.float32))[:, after]
+    n_at_risk = max(codes[:, after].sum(), 1)
+    count = training.put((codes / n_at_risk).astype(np.float32))[:, after]
     flat = torch.nn.Parameter(training.put(base)[None])
     learnt: dict[str, Tensor] = {"flat": flat}
     shown = _conditions(training)
@@ -198,8 +214,7 @@ def _group(training: _Training, base: npt.NDArray[np.float32]) -> npt.NDArray[np
 
 def _conditions(training: _Training) -> Tensor | None:
     """(M,T,C) conditions with mean 0 and variance 1, or None where nothing asks for them."""
-    is_read = training.segments.bold is not None and n_chains(training.spec) > 0
-    if not is_read or training.config.condition_weight == 0:
+    if not _tells_conditions(training.config, training.segments, training.spec):
         return None
     shown = haemodynamics.conditions(training.spec, training.segments)
     sd = shown.std(axis=(0, 1))
