@@ -26,7 +26,7 @@ from dtwin_fast.evaluate.protocol import Report, evaluate
 from dtwin_fast.evaluate.report_files import as_json, write_report
 from dtwin_fast.evaluate.runner import Runner, exchanged
 from dtwin_fast.evaluate.splits import blank, held_out_people, make_split, within_person
-from dtwin_fast.evaluate.table import Row
+from dtwin_fast.evaluate.table import Row, to_markdown
 from dtwin_fast.simulate import simulate
 
 Factory = Callable[[], Predictor]
@@ -465,6 +465,7 @@ def test_files(report: Report, cohort: Cohort, tmp_path: Path) -> None:
     assert scores["statement"] == "In silico, not clinical."
     assert len(scores["rows"]) == len(report.rows)
     assert scores["settings"]["model"] == "krr"
+    assert (tmp_path / "scores.md").read_text("utf-8") == to_markdown(report.rows)
     for name in ("scores.tsv", "scores.csv"):
         assert len((tmp_path / name).read_text().splitlines()) == 1 + len(report.rows)
     lines = (tmp_path / "predictions" / "A_stroop_trials.tsv").read_text().splitlines()

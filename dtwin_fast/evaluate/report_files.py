@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..cohort import NOT_MEASURED
+from ..files import write_atomic
 from ..prediction_files import write_json
 from ..provenance import package_version
 from ..tables import Cell, write_tsv
@@ -19,7 +20,7 @@ from .plots import draw_calibration, draw_delta, draw_person_means
 from .protocol import Report
 from .reaction_time import delta_plot
 from .runner import RunResult
-from .table import to_dict, write_table
+from .table import to_dict, to_markdown, write_table
 
 SCORES_FILE = "scores.json"
 
@@ -30,6 +31,7 @@ def write_report(report: Report, folder: Path, bold_regions: Sequence[str]) -> N
     ::
 
         scores.tsv, scores.csv              the table, a column for every predictor
+        scores.md                           the table as it is printed
         predictions/SPLIT_RUN_trials.tsv    each trial of each test person: done and predicted
         predictions/SPLIT_RUN_contrasts.tsv their maps, measured and predicted
         figures/SPLIT_RUN_*.png             where matplotlib is installed
@@ -38,6 +40,7 @@ def write_report(report: Report, folder: Path, bold_regions: Sequence[str]) -> N
     (folder / SCORES_FILE).unlink(missing_ok=True)
     for name in ("scores.tsv", "scores.csv"):
         write_table(folder / name, report.rows)
+    write_atomic(folder / "scores.md", to_markdown(report.rows))
     for (split, run), result in report.runs.items():
         stem = folder / "predictions" / f"{split}_{run}"
         write_tsv(stem.with_name(f"{stem.name}_trials.tsv"), *_trials(result))
