@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..commands.options import integer
 from ..files import write_atomic
 from ..spec import PRESETS
 from .cases import Case
@@ -62,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--budget",
-        type=integer(1),
+        type=float,
         default=120,
         metavar="SECONDS",
         help="for the timing of either batch, about (default 120)",
