@@ -41,6 +41,48 @@ def hazard(actions: Array, windows: Array, onset_s: Array, dt_s: float) -> Respo
     return _per_trial(_hazard_trial, actions, windows, onset_s, dt_s)
 
 
+def hazard_vjp(
+    actions: Array,
+    windows: Array,
+    onset_s: Array,
+    dt_s: float,
+    d_choice_prob: Array,
+    d_rt_s: Array,
+) -> npt.NDArray[np.float64]:
+    """Gradient of ``sum(choice_prob * d_choice_prob) + sum(rt_s * d_rt_s)`` of :func:`hazard`.
+
+    With p(c, t) the probability that action c is pressed at step t, lambda the hazards, r(t) the
+    time of step t and D the probability of any press, the sum moves by sum w(c, t) dp(c, t),
+    w(c, t) = d_choice_prob(c) + d_rt_s (r(t) - rt_s) / D, and
+
+        d / da(k, s) = w(k, s) p(k, s) - lambda(k, s) sum_{t >= s} sum_c w(c, t) p(c, t),
+
+    since an output raises its own hazard and lowers the chance to get any further.
+
+    Args:
+        actions, windows, onset_s, dt_s: as given to :func:`hazard`.
+        d_choice_prob: (S,N,actions) gradient of a loss with respect to ``choice_prob``.
+        d_rt_s: (S,N) the same with respect to ``rt_s``, per second.
+
+    Returns:
+        (S,T,actions) float64, 0 outside the windows; NaN for a subject without responses.
+    """
+    gradient = np.zeros(actions.shape)
+    for trial, (start, stop) in enumerate(windows):
+        step_rt_s = (np.arange(start, stop) + 0.5) * dt_s - onset_s[trial]
+        with np.errstate(invalid="ignore"):  # see _per_trial
+            window = actions[:, start:stop].astype(np.float64)
+            press, hazards = _presses(window)
+            any_press = press.sum(axis=2)
+            responded = any_press.sum(axis=1)
+            late_s = step_rt_s - ((any_press @ step_rt_s) / responded)[:, None]
+            slope = (d_rt_s[:, trial] / responded)[:, None] * late_s
+            moved = (d_choice_prob[:, trial, None] + slope[:, :, None]) * press
+            still_to_come = moved.sum(axis=2)[:, ::-1].cumsum(axis=1)[:, ::-1]
+            gradient[:, start:stop] += moved - hazards * still_to_come[:, :, None]
+    return gradient
+
+
 def hazard_steps(
     actions: Array, windows: Array, onset_s: Array, dt_s: float
 ) -> npt.NDArray[np.float32]:
@@ -112,14 +154,19 @@ def _hazard_trial(actions: Array, step_rt_s: Array) -> tuple[Array, Array]:
 
 def _press_prob(actions: Array) -> Array:
     """(S,L,actions) outputs of a window -> probability of each action at each of its steps."""
+    return _presses(actions)[0]
+
+
+def _presses(actions: Array) -> tuple[Array, Array]:
+    """(S,L,actions) outputs of a window -> P(c, t), and the hazards."""
     top = np.maximum(actions.max(axis=2, keepdims=True), 0)
     grown = np.exp(actions - top)
     total = np.exp(-top[..., 0]) + grown.sum(axis=2)
     stay = np.exp(-top[..., 0]) / total
     reached = np.cumprod(stay, axis=1)
     reached = np.concatenate([np.ones_like(reached[:, :1]), reached[:, :-1]], axis=1)
-    press: Array = grown / total[..., None] * reached[..., None]
-    return press
+    hazards = grown / total[..., None]
+    return hazards * reached[..., None], hazards
 
 
 def _sigmoid_trial(actions: Array, step_rt_s: Array) -> tuple[Array, Array]:

@@ -210,10 +210,10 @@ class Twin:
         schedules = self._choose(tasks)
         connectomes = self.prepare(fc, missing=missing, bad_subjects=bad_subjects)
         n_subjects = len(connectomes)
-        inputs = self._inputs(schedules)
+        inputs = self.encode(list(schedules))
         parts: list[_Part] = []
         ran = backend
-        for chunk in self._chunks(n_subjects, inputs.shape[:2]):
+        for chunk in self.chunks(n_subjects, inputs.shape[:2]):
             weights = self._generate(connectomes.select(chunk), missing)
             result = rollout(
                 weights, inputs, backend=backend, precision=precision, n_threads=n_threads
@@ -266,6 +266,32 @@ class Twin:
             )
         return connectomes.resolve_missing(missing, bad_subjects=bad_subjects)
 
+    def encode(self, tasks: Sequence[str]) -> Float32:
+        """Inputs (B,T,9) of the main RNN, a sequence for each of this twin's tasks that is named.
+
+        All of them share a subject's weights in one rollout. A shorter run is padded at its
+        end, which changes nothing before it.
+        """
+        schedules = self._choose(tasks)
+        runs = [TASKS[name].encode(s, self.spec.dt_s) for name, s in schedules.items()]
+        longest = max(len(run) for run in runs)
+        return np.stack([np.pad(run, ((0, longest - len(run)), (0, 0))) for run in runs])
+
+    def chunks(self, n_subjects: int, shape: tuple[int, ...]) -> Iterator[slice]:
+        """Rows of subjects whose weights and outputs are in memory at once.
+
+        One chunk at least, if an empty one: it gives an empty result its shapes.
+
+        Args:
+            n_subjects: S.
+            shape: (B,T) of the rollout.
+        """
+        n_sequences, n_steps = shape
+        values = count_weights(self.spec) + n_sequences * n_steps * self.spec.n_outputs
+        size = min(max(1, CHUNK_BYTES // (4 * values)), CHUNK_SUBJECTS)
+        for start in range(0, max(n_subjects, 1), size):
+            yield slice(start, min(start + size, n_subjects))
+
     def save(self, folder: str | Path) -> Twin:
         """Write a model folder and return this twin with its new ``sha256``.
 
@@ -312,21 +338,6 @@ class Twin:
                 fix="Name tasks of this twin, or train one on the task",
             )
         return {name: self.schedules[name] for name in names}
-
-    def _inputs(self, schedules: dict[str, Schedule]) -> Float32:
-        # One sequence per task: all of them share a subject's weights in one rollout. A
-        # shorter run is padded at its end, which changes nothing before it.
-        runs = [TASKS[name].encode(s, self.spec.dt_s) for name, s in schedules.items()]
-        longest = max(len(run) for run in runs)
-        return np.stack([np.pad(run, ((0, longest - len(run)), (0, 0))) for run in runs])
-
-    def _chunks(self, n_subjects: int, shape: tuple[int, ...]) -> Iterator[slice]:
-        # One chunk at least, if an empty one: it gives the empty prediction its shapes.
-        n_sequences, n_steps = shape
-        values = count_weights(self.spec) + n_sequences * n_steps * self.spec.n_outputs
-        size = min(max(1, CHUNK_BYTES // (4 * values)), CHUNK_SUBJECTS)
-        for start in range(0, max(n_subjects, 1), size):
-            yield slice(start, min(start + size, n_subjects))
 
     @np.errstate(over="ignore", invalid="ignore")
     def _read_out(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtwin_fast.readouts import READOUTS, hazard, sigmoid
+from dtwin_fast.readouts import READOUTS, hazard, hazard_vjp, sigmoid
 
 DT_S = 0.08
 WINDOWS = np.array([[2, 7], [10, 14]])
@@ -153,3 +153,40 @@ def test_infinity_warns_of_nothing_and_stays_alone(head, value):
     found = READOUTS[head](actions, WINDOWS, ONSET_S, DT_S)
     for one, other in zip(wanted, found, strict=True):
         np.testing.assert_array_equal(one[[0, 2]], other[[0, 2]])
+
+
+@pytest.mark.parametrize("level", [-6.0, 0.0, 9.0])
+def test_hazard_vjp_equals_autograd(level):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(17)
+    actions = level + rng.normal(0, 1.5, (3, 20, 3))
+    d_prob, d_rt_s = rng.normal(size=(3, 2, 3)), rng.normal(size=(3, 2))
+    leaf = torch.tensor(actions, requires_grad=True)
+    total = torch.zeros((), dtype=torch.float64)
+    for n, (start, stop) in enumerate(WINDOWS):
+        alive, prob, seconds = torch.ones(3), torch.zeros(3, 3), torch.zeros(3)
+        for t in range(start, stop):
+            risk = torch.softmax(torch.cat([leaf[:, t], torch.zeros(3, 1)], dim=1), dim=1)
+            prob = prob + alive[:, None] * risk[:, :3]
+            seconds = seconds + alive * (1 - risk[:, 3]) * ((t + 0.5) * DT_S - ONSET_S[n])
+            alive = alive * risk[:, 3]
+        total = total + (prob * torch.tensor(d_prob[:, n])).sum()
+        total = total + (seconds / prob.sum(dim=1) * torch.tensor(d_rt_s[:, n])).sum()
+    total.backward()
+    found = hazard_vjp(actions, WINDOWS, ONSET_S, DT_S, d_prob, d_rt_s)
+    wanted = leaf.grad.numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-8 * np.abs(wanted).max())
+    outside = np.ones(20, bool)
+    for start, stop in WINDOWS:
+        outside[start:stop] = False
+    assert not found[:, outside].any()
+
+
+def test_hazard_vjp_spoils_only_the_subject_that_diverged():
+    rng = np.random.default_rng(18)
+    actions, d_prob, d_rt_s = (rng.normal(size=s) for s in ((3, 20, 2), (3, 2, 2), (3, 2)))
+    whole = hazard_vjp(actions, WINDOWS, ONSET_S, DT_S, d_prob, d_rt_s)
+    actions[1, 11] = np.nan
+    found = hazard_vjp(actions, WINDOWS, ONSET_S, DT_S, d_prob, d_rt_s)
+    assert np.isnan(found[1]).any()
+    np.testing.assert_array_equal(found[[0, 2]], whole[[0, 2]])

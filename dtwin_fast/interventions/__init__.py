@@ -1,0 +1,20 @@
+"""In-silico interventions: what of a connectome would change what a twin does.
+
+In silico, not clinical.
+"""
+
+from __future__ import annotations
+
+from .gradients import TargetGradients, target_gradients
+from .targets import TARGETS, Accuracy, Contrast, ReactionTime, Target, find_target
+
+__all__ = [
+    "TARGETS",
+    "Accuracy",
+    "Contrast",
+    "ReactionTime",
+    "Target",
+    "TargetGradients",
+    "find_target",
+    "target_gradients",
+]
