@@ -145,6 +145,9 @@ def test_values_are_what_predictions_say(tiny_twin: Twin) -> None:
         ("faces:faces>shapes:LH_V9", "LH_V1"),
         (ReactionTime({"stroop": {"face": 1.0}}), "con | inc"),
         (ReactionTime({"n-back": {"": 1.0}}), "faces | stroop"),
+        (ReactionTime({}), "faces | stroop"),
+        (ReactionTime({"faces": {}}), "face | shape"),
+        (Contrast("faces", "faces>shapes", ()), "LH_V1"),
     ],
 )
 def test_what_there_is_not_is_refused_by_name(

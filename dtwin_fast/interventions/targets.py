@@ -213,17 +213,21 @@ def find_target(target: str | Target) -> Target:
     parts = target.split(":")
     if len(parts) == 3 and all(parts):
         return Contrast(parts[0], parts[1], (parts[2],))
-    _check("target", (target,), (*TARGETS, "TASK:CONTRAST:REGION"))
-    raise AssertionError
+    raise _unknown("target", target, (*TARGETS, "TASK:CONTRAST:REGION"))
 
 
 def _check(field: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
-    if odd := [name for name in names if name not in known]:
-        raise DTwinInputError(
-            "target",
-            f"there is no such {field}",
-            field=field,
-            wanted=" | ".join(name for name in known if name) or "none: this twin has none",
-            got=repr(odd[0][:80]),
-            fix="Name one of these",
-        )
+    for name in names or ("",):
+        if name not in known or not names:
+            raise _unknown(field, name, known)
+
+
+def _unknown(field: str, name: str, known: tuple[str, ...]) -> DTwinInputError:
+    return DTwinInputError(
+        "target",
+        f"there is no such {field}",
+        field=field,
+        wanted=" | ".join(name for name in known if name) or "none: this twin has none",
+        got=repr(name[:80]),
+        fix="Name one of these",
+    )
