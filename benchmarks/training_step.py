@@ -103,7 +103,7 @@ def run_batch(
     # Without a rollout: what no engine can make faster.
     timed = {impl: impl for impl, row in rows.items() if "reason" not in row} | {NO_ROLLOUT: None}
     say(f"{name}: timing {', '.join(timed)}")
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         label: partial(step, network, make_optimiser(network), batch, impl)
         for label, impl in timed.items()
     }
@@ -149,6 +149,7 @@ def make_network(preset: str) -> HyperNetwork:
 
 def loss_of(network: HyperNetwork, batch: Batch, impl: str | None) -> Tensor:
     """Cross-entropy of presses and squared error of BOLD; without ``impl`` of the weights."""
+    import torch
     from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
     from ..torch import rollout
@@ -157,7 +158,7 @@ def loss_of(network: HyperNetwork, batch: Batch, impl: str | None) -> Tensor:
     spec = network.spec
     weights = network.weights(batch.x)
     if impl is None:
-        return sum((part**2).mean() for part in weights.values())
+        return torch.stack([(part**2).mean() for part in weights.values()]).sum()
     if impl == OURS:
         outputs = rollout(spec.cell, weights, batch.inputs).outputs
     else:
