@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ from .memory import available_bytes, growth, peak_bytes
 from .peers import PEERS
 from .problem import Call, Prepare, Problem, draw
 from .threads import count_threads
-from .timing import take_turns, time_once
+from .timing import summarise, take_turns, time_once
 from .verify import MAX_REL_ERR, Expected, expect, rel_err
 
 MAX_CALL_S = 30.0
@@ -102,7 +101,7 @@ def _verify_and_time(
     if calls:
         say(f"{name} {op}: timing {', '.join(calls)}")
         for impl, times in take_turns(calls, first_s, budget_s).items():
-            rows[impl] |= _timed(times)
+            rows[impl] |= summarise(times)
     return rows, left_out
 
 
@@ -164,11 +163,6 @@ def _verified_row(problem: Problem, error: float, expected: Expected, note: str)
         "verified_subjects": sum(subject < problem.case.S for subject in expected.subjects),
     }
     return row | ({"note": note} if note else {})
-
-
-def _timed(times: list[float]) -> Row:
-    q1, median, q3 = statistics.quantiles(times, n=4, method="inclusive")
-    return {"median_s": median, "min_s": min(times), "q1_s": q1, "q3_s": q3, "repeats": len(times)}
 
 
 def _shares(case: Case, op: str, impl: str, median_s: float, limits: Limits) -> Row:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 MIN_REPEATS, MAX_REPEATS = 3, 25
@@ -40,3 +41,15 @@ def take_turns(
         time.sleep(SETTLE_S)
         times[name].append(time_once(calls[name])[0])
     return times
+
+
+def summarise(times_s: Sequence[float]) -> dict[str, Any]:
+    """What a row of results says of the repeats of a call, in seconds."""
+    q1, median, q3 = statistics.quantiles(times_s, n=4, method="inclusive")
+    return {
+        "median_s": median,
+        "min_s": min(times_s),
+        "q1_s": q1,
+        "q3_s": q3,
+        "repeats": len(times_s),
+    }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from .cases import Case
 from .machine import examine
 from .report import as_table
 from .threads import count_threads
-from .timing import take_turns, time_once
+from .timing import summarise, take_turns, time_once
 from .verify import MAX_REL_ERR
 
 if TYPE_CHECKING:
@@ -111,8 +110,7 @@ def run_batch(
     rows[NO_ROLLOUT] = {}
     times = take_turns(calls, first_s, budget_s)
     for impl, each in times.items():
-        q1, median, q3 = statistics.quantiles(each, n=4, method="inclusive")
-        rows[impl] |= {"median_s": median, "q1_s": q1, "q3_s": q3, "repeats": len(each)}
+        rows[impl] |= summarise(each)
     for row in rows.values():
         if "median_s" in row and "median_s" in rows[OURS]:
             row["over_ours"] = row["median_s"] / rows[OURS]["median_s"]

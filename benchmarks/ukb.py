@@ -9,7 +9,6 @@ the file is memory, and so is the disk limit. The row names the filesystem; TMPD
 from __future__ import annotations
 
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from .limits import Limits
 from .memory import growth
 from .suite import Row, Say
 from .threads import count_threads
+from .timing import summarise
 from .verify import MAX_REL_ERR
 
 CASE = "ukb"
@@ -77,7 +77,8 @@ def run_ukb(
         for _ in range(PASSES - 1):
             stream()
     totals = [sum(parts.values()) for parts in passes]
-    q1, median, q3 = statistics.quantiles(totals, n=4, method="inclusive")
+    times = summarise(totals)
+    median = times["median_s"]
     middle = passes[int(np.argsort(totals)[len(totals) // 2])]
     flop = n_subjects * (hyper_flop(spec) + _rollout_flop(spec, inputs, projection))
     n_bytes = 4 * n_subjects * spec.n_edges
@@ -86,11 +87,7 @@ def run_ukb(
         "S": n_subjects,
         "rel_err": error,
         "verified_subjects": len(first),
-        "median_s": median,
-        "min_s": min(totals),
-        "q1_s": q1,
-        "q3_s": q3,
-        "repeats": PASSES,
+        **times,
         "ratio_to_best_peer": None,
         "gflops": flop / median / 1e9,
         "percent_sgemm": 100 * flop / median / limits.sgemm_flops,

@@ -27,7 +27,7 @@ from .model_card import model_card
 from .model_files import save_model
 from .prediction import Prediction
 from .provenance import input_digest, package_version
-from .readouts import READOUTS
+from .readouts import READOUTS, Responses
 from .spec import TwinSpec
 from .tasks import TASKS
 from .tasks.schedule import Schedule
@@ -340,6 +340,21 @@ class Twin:
         return {name: self.schedules[name] for name in names}
 
     @np.errstate(over="ignore", invalid="ignore")
+    def read_run(self, task: str, outputs: npt.NDArray[Any]) -> tuple[Responses, Float32]:
+        """Responses of S subjects in a run, and contrasts (S,K,regions) of its BOLD.
+
+        Args:
+            task: one that this twin knows.
+            outputs: (S,T,O) of its run, T at least the run's; padding is not read.
+        """
+        schedule = self.schedules[task]
+        run = outputs[:, : schedule.n_steps(self.spec.dt_s)]
+        actions, series = np.split(run, [self.spec.n_actions], axis=2)
+        windows = schedule.response_windows(self.spec.dt_s)
+        decode = READOUTS[self.spec.head]
+        responses = decode(actions, windows, schedule.onset_s, self.spec.dt_s)
+        return responses, np.matmul(self.projections[task], series).astype(np.float32)
+
     def _read_out(
         self,
         outputs: npt.NDArray[Any],
@@ -347,17 +362,14 @@ class Twin:
         schedules: dict[str, Schedule],
         keep_bold: bool,
     ) -> _Part:
-        decode = READOUTS[self.spec.head]
         responses, bold, contrasts = [], [], []
         for b, (name, schedule) in enumerate(schedules.items()):
-            run = outputs[:, b, : schedule.n_steps(self.spec.dt_s)]
-            actions, series = np.split(run, [self.spec.n_actions], axis=2)
-            windows = schedule.response_windows(self.spec.dt_s)
-            responses.append(decode(actions, windows, schedule.onset_s, self.spec.dt_s))
-            contrasts.append(np.matmul(self.projections[name], series).astype(np.float32))
+            done, effects = self.read_run(name, outputs[:, b])
+            responses.append(done)
+            contrasts.append(effects)
             if keep_bold:
                 steps = schedule.volume_steps(self.spec.tr_s, self.spec.dt_s)
-                bold.append(series[:, steps].astype(np.float32))
+                bold.append(outputs[:, b, steps, self.spec.n_actions :].astype(np.float32))
         return _Part(
             np.concatenate([r.choice_prob for r in responses], axis=1),
             np.concatenate([r.rt_s for r in responses], axis=1),

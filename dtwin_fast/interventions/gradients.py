@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..connectome import BadSubjects, Connectomes, MissingPolicy
 from ..dispatch import rollout, rollout_vjp
 from ..errors import DTwinInputError
-from ..readouts import READOUTS, hazard_vjp
+from ..readouts import hazard_vjp
 from ..twin import Twin
 from .targets import Said, Target, find_target
 
@@ -81,21 +81,15 @@ def target_gradients(
         part = connectomes.select(rows)
         weights = twin.personalize(part, missing=missing)
         outputs = rollout(weights, inputs, **options).outputs
-        said = {task: _said(twin, task, outputs[:, b]) for b, task in enumerate(tasks)}
+        said = {}
+        for b, task in enumerate(tasks):
+            responses, contrasts = twin.read_run(task, outputs[:, b])
+            said[task] = Said(*responses, contrasts)
         value[rows] = found.value(twin, said)
         d_outputs = _d_outputs(twin, tasks, outputs, found.slopes(twin, said))
         d_weights = rollout_vjp(weights, inputs, d_outputs, **options).weights
         edges[rows] = twin.edge_gradients(part, d_weights, missing=missing)
     return TargetGradients(connectomes.subjects, value, edges, found.unit)
-
-
-def _said(twin: Twin, task: str, outputs: npt.NDArray[Any]) -> Said:
-    """What outputs (S,T,O) of a run say, padding cut off."""
-    schedule, spec = twin.schedules[task], twin.spec
-    actions, series = np.split(outputs[:, : schedule.n_steps(spec.dt_s)], [spec.n_actions], axis=2)
-    trials = schedule.response_windows(spec.dt_s), schedule.onset_s, spec.dt_s
-    responses = READOUTS[spec.head](actions, *trials)
-    return Said(*responses, np.matmul(twin.projections[task], series))
 
 
 def _d_outputs(

@@ -6,7 +6,7 @@ activity flow that :func:`activity_flow` reproduces.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,59 +121,46 @@ def activity_flow(data: Battery) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class _ThroughConnectome:
-    """Deviation of activations = deviation of the connectome (R,R) times ``weights`` (R,M)."""
+class _Through:
+    """Deviation of activations = deviation of a person's (R,R) times ``weights`` (R,M).
+
+    ``read`` makes the (S,R,R) of edges (S,E).
+    """
 
     mean: Array
     centre: Array
     weights: Array
+    read: Callable[[Array], Array]
 
     def predict(self, x: Array) -> Array:
-        deviation = (as_matrices(_float64(x)) - self.centre) @ self.weights
+        deviation = (self.read(x) - self.centre) @ self.weights
         predicted: Array = self.mean + deviation.transpose(0, 2, 1)
         return predicted
 
 
-def group_through_fc(x: Array, codes: Array, targets: Array, *, seed: int) -> _ThroughConnectome:
+def group_through_fc(x: Array, codes: Array, targets: Array, *, seed: int) -> _Through:
     """Deviation = c (F_i - Fbar) @ group activations; the number c by least squares."""
-    mean, centre, fc, deviation = _deviations(x, targets)
-    flow = fc @ mean.T
-    c = (flow * deviation).sum() / ((flow**2).sum() or 1.0)
-    return _ThroughConnectome(mean, centre, c * mean.T)
+    return _group_through(_correlations, x, targets)
 
 
-@dataclass(frozen=True, eq=False)
-class _ThroughRegression:
-    """``mean`` (M,R) plus a multiple of it through connections less the group's ``centre``."""
-
-    mean: Array
-    centre: Array
-    gain: float
-
-    def predict(self, x: Array) -> Array:
-        changed = connections(x, FLOW_PENALTY) - self.centre
-        predicted: Array = self.mean + self.gain * (changed @ self.mean.T).transpose(0, 2, 1)
-        return predicted
-
-
-def group_through_regression(
-    x: Array, codes: Array, targets: Array, *, seed: int
-) -> _ThroughRegression:
+def group_through_regression(x: Array, codes: Array, targets: Array, *, seed: int) -> _Through:
     """Activity flow of the group's activations: :func:`group_through_fc` on its weights."""
-    mean, _, _, deviation = _deviations(x, targets)
-    weights = connections(x, FLOW_PENALTY)
-    centre = weights.mean(axis=0)
-    flow = (weights - centre) @ mean.T
-    gain = float((flow * deviation).sum() / ((flow**2).sum() or 1.0))
-    return _ThroughRegression(mean, centre, gain)
+    return _group_through(_regressions, x, targets)
 
 
-def fingerprint(x: Array, codes: Array, targets: Array, *, seed: int) -> _ThroughConnectome:
+def _group_through(read: Callable[[Array], Array], x: Array, targets: Array) -> _Through:
+    mean, centre, matrices, deviation = _deviations(read(x), targets)
+    flow = matrices @ mean.T
+    c = (flow * deviation).sum() / ((flow**2).sum() or 1.0)
+    return _Through(mean, centre, c * mean.T, read)
+
+
+def fingerprint(x: Array, codes: Array, targets: Array, *, seed: int) -> _Through:
     """Ridge from a parcel's row of F_i - Fbar to its M deviations, one map for all parcels.
 
     The penalty is chosen by leaving out one training person at a time.
     """
-    mean, centre, fc, deviation = _deviations(x, targets)
+    mean, centre, fc, deviation = _deviations(_correlations(x), targets)
     grams = fc.transpose(0, 2, 1) @ fc
     products = fc.transpose(0, 2, 1) @ deviation
     gram, product = grams.sum(axis=0), products.sum(axis=0)
@@ -188,7 +175,7 @@ def fingerprint(x: Array, codes: Array, targets: Array, *, seed: int) -> _Throug
             for p in penalties
         ]
     ridge_gram = gram + penalties[errors.argmin()] * np.eye(len(gram))
-    return _ThroughConnectome(mean, centre, np.linalg.solve(ridge_gram, product))
+    return _Through(mean, centre, np.linalg.solve(ridge_gram, product), _correlations)
 
 
 FLOORS: dict[str, FitBattery] = {
@@ -210,13 +197,20 @@ TWIN_FLAGS = (
 )
 
 
-def _deviations(x: Array, targets: Array) -> tuple[Array, Array, Array, Array]:
-    """Mean activations (M,R), mean FC (R,R), deviations (S,R,R) and (S,R,M)."""
-    fc = as_matrices(_float64(x))
+def _correlations(x: Array) -> Array:
+    return as_matrices(_float64(x))
+
+
+def _regressions(x: Array) -> Array:
+    return connections(x, FLOW_PENALTY)
+
+
+def _deviations(matrices: Array, targets: Array) -> tuple[Array, Array, Array, Array]:
+    """Mean activations (M,R), mean (R,R), deviations of (S,R,R) and deviations (S,R,M)."""
     mean = np.asarray(np.nanmean(targets, axis=0, dtype=np.float64))
-    centre = fc.mean(axis=0)
+    centre = matrices.mean(axis=0)
     deviation = np.nan_to_num(targets - mean).transpose(0, 2, 1)
-    return mean, centre, fc - centre, deviation
+    return mean, centre, matrices - centre, deviation
 
 
 def _scores(predicted: Array, means: Array, y: Array, folds: Array) -> dict[str, Array]:

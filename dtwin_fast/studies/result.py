@@ -222,10 +222,9 @@ def _own_cells(row: Mapping[str, Any], notes: list[str]) -> tuple[str, ...]:
 
 def _marks(row: Mapping[str, Any], notes: list[str]) -> str:
     """Numbers of a row's notes; ``notes`` grows by those that are new."""
-    for note in filter(None, row["note"].split("; ")):
-        if note not in notes:
-            notes.append(note)
-    return "".join(f" ({notes.index(note) + 1})" for note in filter(None, row["note"].split("; ")))
+    own = [note for note in row["note"].split("; ") if note]
+    notes += [note for note in dict.fromkeys(own) if note not in notes]
+    return "".join(f" ({notes.index(note) + 1})" for note in own)
 
 
 def _floor_cells(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

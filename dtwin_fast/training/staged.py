@@ -128,8 +128,13 @@ def stages(config: StagedConfig, segments: Segments, spec: TwinSpec) -> dict[str
     return found
 
 
+def _reads_bold(segments: Segments, spec: TwinSpec) -> bool:
+    # Fewer than eight units have no chain, and say of BOLD that it is at its mean.
+    return segments.bold is not None and n_chains(spec) > 0
+
+
 def _tells_conditions(config: StagedConfig, segments: Segments, spec: TwinSpec) -> bool:
-    return segments.bold is not None and n_chains(spec) > 0 and config.condition_weight > 0
+    return _reads_bold(segments, spec) and config.condition_weight > 0
 
 
 def train_staged(
@@ -171,8 +176,7 @@ def train_staged(
         base = decoder.base.cpu().numpy()
     fast = split_flat(base[None], training.fast_spec)
     flat = whole(spec, {name: part[0] for name, part in fast.items()}, _mixtures(training, base))
-    # Fewer than eight units have no chain, and say of BOLD that it is at its mean.
-    reads_bold = segments.bold is not None and n_chains(spec) > 0
+    reads_bold = _reads_bold(segments, spec)
     bold_rows = _read_bold(training, decoder, z, flat) if reads_bold else None
     return _layers(training, decoder, flat, bold_rows, x, z.detach().cpu().numpy())
 
