@@ -9,6 +9,7 @@ from pathlib import Path
 from ..cohort_files import save_cohort
 from ..readers.tables import REGION_COLUMNS, read_names
 from ..simulate import simulate
+from ..simulate.files import save_simulation
 from .options import add_seed, integer, output_folder
 
 
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         simulated = simulate(
             args.people, n_regions, seed=args.seed, n_factors=args.factors, region_names=names
         )
+        save_simulation(simulated, args.out, names)
         save_cohort(simulated.cohort, args.out)
     if args.json:
         print(json.dumps({"out": str(args.out), "people": args.people, "regions": n_regions}))
