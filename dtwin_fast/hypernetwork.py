@@ -78,11 +78,27 @@ def generate_weights(layers: Sequence[Layer], x: Float32) -> Float32:
     A row of the result is the same to the bit whatever rows stand beside it. Numbers too
     large for float32 become infinite; the rollout reports their subject as diverged.
     """
+    return weights_of_hidden(layers, hidden_units(layers, x))
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def hidden_units(layers: Sequence[Layer], x: Float32) -> Float32:
+    """The units (S, D) of the last hidden layer, rows as of :func:`generate_weights`."""
     *hidden, last = layers
-    flat = np.empty((len(x), len(last.bias)), np.float32)
+    units = np.empty((len(x), last.weight.shape[1]), np.float32)
     for rows, h in _blocks(x):
         for layer in hidden:
             h = mish(h @ layer.weight.T + layer.bias)
+        units[rows] = h[: rows.stop - rows.start]
+    return units
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def weights_of_hidden(layers: Sequence[Layer], units: Float32) -> Float32:
+    """Flat weights (S, P) of units (S, D), rows as of :func:`generate_weights`."""
+    last = layers[-1]
+    flat = np.empty((len(units), len(last.bias)), np.float32)
+    for rows, h in _blocks(units):
         flat[rows] = (h @ last.weight.T + last.bias)[: rows.stop - rows.start]
     return flat
 

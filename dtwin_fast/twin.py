@@ -174,7 +174,7 @@ class Twin:
             rows = slice(start, start + BLOCK_SUBJECTS)
             part = connectomes.select(rows)
             d_flat = d_weights.select(rows).to_flat()
-            d_x = backpropagate_weights(self.layers, self._hyper_input(part, missing), d_flat)
+            d_x = backpropagate_weights(self.layers, self.hyper_input(part, missing), d_flat)
             d_z = fill_missing_vjp(part.edges, missing, d_x)
             if self.spec.standardize:
                 d_z /= self.edge_sd
@@ -266,6 +266,14 @@ class Twin:
             )
         return connectomes.resolve_missing(missing, bad_subjects=bad_subjects)
 
+    @np.errstate(over="ignore", invalid="ignore")  # `diverged` reports what overflows
+    def hyper_input(self, connectomes: Connectomes, missing: MissingPolicy) -> Float32:
+        """(S,E) what the hypernetwork reads of connectomes that :meth:`prepare` returned."""
+        x, mean = connectomes.fisher_z(), self.edge_mean
+        if self.spec.standardize:
+            x, mean = (x - self.edge_mean) / self.edge_sd, np.zeros_like(self.edge_mean)
+        return fill_missing(x, missing, mean)
+
     def encode(self, tasks: Sequence[str]) -> Float32:
         """Inputs (B,T,9) of the main RNN, a sequence for each of this twin's tasks that is named.
 
@@ -314,15 +322,8 @@ class Twin:
         return replace(self, sha256=digest)
 
     def _generate(self, connectomes: Connectomes, missing: MissingPolicy) -> RNNWeights:
-        x = self._hyper_input(connectomes, missing)
+        x = self.hyper_input(connectomes, missing)
         return RNNWeights.from_flat(generate_weights(self.layers, x), self.spec)
-
-    @np.errstate(over="ignore", invalid="ignore")  # `diverged` reports what overflows
-    def _hyper_input(self, connectomes: Connectomes, missing: MissingPolicy) -> Float32:
-        x, mean = connectomes.fisher_z(), self.edge_mean
-        if self.spec.standardize:
-            x, mean = (x - self.edge_mean) / self.edge_sd, np.zeros_like(self.edge_mean)
-        return fill_missing(x, missing, mean)
 
     def _choose(self, tasks: Sequence[str] | None) -> dict[str, Schedule]:
         names = list(self.schedules) if tasks is None else tasks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from types import ModuleType
 
@@ -11,19 +12,37 @@ import pytest
 from dtwin_fast.errors import DTwinInputError
 from dtwin_fast.interventions import (
     TARGETS,
+    BoldVariability,
     Contrast,
+    Function,
     ReactionTime,
+    Said,
     Target,
     find_target,
     target_gradients,
 )
+from dtwin_fast.tasks import TASKS
 from dtwin_fast.twin import Twin
 
 torch = pytest.importorskip("torch")
 
+
+def efficiency(said: Mapping[str, Said]) -> torch.Tensor:
+    """Accuracy by time, of a twin with the tasks faces and stroop, and some BOLD."""
+    right = [
+        said[task].choice_prob[:, torch.arange(len(correct)), torch.tensor(correct)]
+        for task, correct in CORRECT.items()
+    ]
+    share = torch.cat(right, 1).mean(1)
+    return (share / said["faces"].rt_s.mean(1)).log() + said["stroop"].bold_sd.mean(1)
+
+
+CORRECT = {name: TASKS[name].make_schedule(0).correct for name in ("faces", "stroop")}
+
 ASKED: dict[str, str | Target] = {
     **{name: name for name in TARGETS},
     "another region": "stroop:incongruent>congruent:RH_V1",
+    "a function": Function(efficiency),
     "one condition": ReactionTime({"faces": {"face": 2.0, "": -1.0}}),
 }
 
@@ -49,10 +68,11 @@ def value_by_torch(twin: Twin, edges: torch.Tensor, target: Target) -> torch.Ten
     weights = split_flat(h @ last[0].T + last[1], twin.spec)
     inputs = torch.tensor(twin.encode(list(twin.schedules))).double()
     outputs = reference.rollout(twin.spec.cell, weights, inputs).outputs
-    rt_s, correct, contrasts, n = {}, [], {}, twin.spec.n_actions
+    rt_s, correct, contrasts, spreads, n = {}, [], {}, [], twin.spec.n_actions
     for b, (task, schedule) in enumerate(twin.schedules.items()):
         run = outputs[:, b, : schedule.n_steps(twin.spec.dt_s)]
         contrasts[task] = torch.tensor(twin.projections[task]).double() @ run[:, :, n:]
+        spreads.append(run[:, :, n:].std(dim=1, correction=0).mean(1))
         times = []
         windows = schedule.response_windows(twin.spec.dt_s)
         for (start, stop), onset_s, right in zip(
@@ -71,6 +91,10 @@ def value_by_torch(twin: Twin, edges: torch.Tensor, target: Target) -> torch.Ten
         row = twin.contrasts[target.task].index(target.contrast)
         columns = [twin.spec.bold_regions.index(region) for region in target.regions]
         return contrasts[target.task][:, row, columns].mean(1)
+    if isinstance(target, BoldVariability):
+        return torch.stack(spreads).mean(0)
+    if isinstance(target, Function):
+        return (torch.stack(correct, 1).mean(1) / rt_s["faces"].mean(1)).log() + spreads[1]
     if not isinstance(target, ReactionTime):
         return torch.stack(correct, 1).mean(1)
     speed = {task: {"": -1 / len(rt_s)} for task in rt_s}

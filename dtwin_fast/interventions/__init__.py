@@ -6,13 +6,26 @@ In silico, not clinical.
 from __future__ import annotations
 
 from .gradients import TargetGradients, target_gradients
-from .targets import TARGETS, Accuracy, Contrast, ReactionTime, Target, find_target
+from .targets import (
+    TARGETS,
+    Accuracy,
+    BoldVariability,
+    Contrast,
+    Function,
+    ReactionTime,
+    Said,
+    Target,
+    find_target,
+)
 
 __all__ = [
     "TARGETS",
     "Accuracy",
+    "BoldVariability",
     "Contrast",
+    "Function",
     "ReactionTime",
+    "Said",
     "Target",
     "TargetGradients",
     "find_target",

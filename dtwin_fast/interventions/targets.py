@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DTwinInputError
+from ..errors import DTwinInputError, MissingExtraError
 from ..twin import Twin
 
 Float64 = npt.NDArray[np.float64]
+Goal = Literal["up", "down"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,23 +23,32 @@ class Said:
     Attributes:
         choice_prob, rt_s: (S,N,A) and (S,N) as of :class:`dtwin_fast.readouts.Responses`.
         contrasts: (S,K,R) in SDs of the training cohort's BOLD, rows as ``Twin.contrasts``.
+        bold_sd: (S,R) SD over the run's steps of each region's BOLD, in the same unit.
     """
 
     choice_prob: npt.NDArray[Any]
     rt_s: npt.NDArray[Any]
     contrasts: npt.NDArray[Any]
+    bold_sd: npt.NDArray[Any]
 
     def zeros(self) -> Said:
         """The slopes of a target that depends on nothing."""
-        return Said(*(np.zeros(a.shape) for a in (self.choice_prob, self.rt_s, self.contrasts)))
+        parts = (self.choice_prob, self.rt_s, self.contrasts, self.bold_sd)
+        return Said(*(np.zeros(part.shape) for part in parts))
 
 
+@runtime_checkable
 class Target(Protocol):
     """One number of each person."""
 
     @property
     def unit(self) -> str:
         """What its values are in."""
+        ...
+
+    @property
+    def goal(self) -> Goal:
+        """Which way an intervention is to move it."""
         ...
 
     @property
@@ -70,6 +80,7 @@ class Contrast:
     task: str
     contrast: str
     regions: tuple[str, ...]
+    goal: Goal = "down"
     unit: str = "SD"
     reads_behaviour: bool = False
 
@@ -108,6 +119,7 @@ class ReactionTime:
     """
 
     coefficients: Mapping[str, Mapping[str, float]] | None = None
+    goal: Goal = "up"
     unit: str = "s"
     reads_behaviour: bool = True
 
@@ -155,6 +167,7 @@ class ReactionTime:
 class Accuracy:
     """Mean probability of the correct action over all trials of the twin's tasks."""
 
+    goal: Goal = "up"
     unit: str = "share"
     reads_behaviour: bool = True
 
@@ -185,6 +198,113 @@ class Accuracy:
         return found
 
 
+@dataclass(frozen=True)
+class BoldVariability:
+    """Mean over tasks and regions of the SD of BOLD over a run."""
+
+    goal: Goal = "up"
+    unit: str = "SD"
+    reads_behaviour: bool = False
+
+    def tasks(self, twin: Twin) -> tuple[str, ...]:
+        """All, of a twin that has BOLD."""
+        if not twin.spec.bold_regions:
+            raise _unknown("region", "", ())
+        return tuple(twin.schedules)
+
+    def value(self, twin: Twin, said: Mapping[str, Said]) -> Float64:
+        """(S,) the mean."""
+        spreads = [s.bold_sd.mean(axis=1, dtype=np.float64) for s in said.values()]
+        mean: Float64 = np.mean(spreads, axis=0)
+        return mean
+
+    def slopes(self, twin: Twin, said: Mapping[str, Said]) -> dict[str, Said]:
+        """One over the number of tasks and regions."""
+        found = {task: s.zeros() for task, s in said.items()}
+        for slopes in found.values():
+            slopes.bold_sd[:] = 1 / (len(said) * slopes.bold_sd.shape[1])
+        return found
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of your own, differentiated by torch.
+
+    Attributes:
+        function: from task -> :class:`Said` of float64 torch tensors (all tasks of the twin) to
+            (S,), a value for each person that depends on that person alone.
+        name: what results call it.
+        goal, unit: as of :class:`Target`.
+        reads_behaviour: False where it reads BOLD only, which any head allows.
+    """
+
+    function: Callable[[Mapping[str, Any]], Any]
+    name: str = "function"
+    goal: Goal = "up"
+    unit: str = "own unit"
+    reads_behaviour: bool = True
+
+    def tasks(self, twin: Twin) -> tuple[str, ...]:
+        """All."""
+        return tuple(twin.schedules)
+
+    def value(self, twin: Twin, said: Mapping[str, Said]) -> Float64:
+        """(S,) what the function returns.
+
+        Raises:
+            DTwinInputError: no float tensor (S,) that depends on its argument (code ``target``).
+            MissingExtraError: torch is not installed.
+        """
+        value: Float64 = self._evaluate(said)[1].detach().numpy()
+        return value
+
+    def slopes(self, twin: Twin, said: Mapping[str, Said]) -> dict[str, Said]:
+        """By torch.autograd."""
+        leaves, value = self._evaluate(said)
+        value.sum().backward()
+        found = {}
+        for task, leaf in leaves.items():
+            found[task] = said[task].zeros()
+            for name, tensor in vars(leaf).items():
+                if tensor.grad is not None:
+                    getattr(found[task], name)[:] = tensor.grad.numpy()
+        return found
+
+    def _evaluate(self, said: Mapping[str, Said]) -> tuple[dict[str, Said], Any]:
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingExtraError("torch", "torch", "A target that is a function") from error
+        leaves = {}
+        for task, s in said.items():
+            parts: list[Any] = [
+                torch.tensor(part, dtype=torch.float64, requires_grad=True)
+                for part in vars(s).values()
+            ]
+            leaves[task] = Said(*parts)
+        value = self.function(leaves)
+        n_people = len(next(iter(said.values())).rt_s)
+        if (
+            not isinstance(value, torch.Tensor)
+            or value.shape != (n_people,)
+            or value.dtype != torch.float64
+            or not value.requires_grad
+        ):
+            raise DTwinInputError(
+                "target",
+                "this function is no target",
+                field="target",
+                wanted=f"a float64 tensor ({n_people},) that depends on what the twin says",
+                got=f"{type(value).__name__} {tuple(getattr(value, 'shape', ()))}",
+                fix="Return a value for each person, of operations that torch can differentiate",
+            )
+        return leaves, value
+
+
+def _speed(task: str) -> Callable[[], Target]:
+    return lambda: ReactionTime({task: {"": -1.0}})
+
+
 def _amygdala(*regions: str) -> Callable[[], Target]:
     return lambda: Contrast("faces", "faces>shapes", regions)
 
@@ -194,20 +314,32 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "amygdala-left": _amygdala("LH_amygdala"),
     "amygdala-right": _amygdala("RH_amygdala"),
     "speed": ReactionTime,
-    "interference": lambda: ReactionTime({"stroop": {"inc": 1.0, "con": -1.0}}),
+    "speed-faces": _speed("faces"),
+    "speed-stroop": _speed("stroop"),
+    "interference": lambda: ReactionTime({"stroop": {"inc": 1.0, "con": -1.0}}, goal="down"),
     "accuracy": Accuracy,
+    "bold-variability": BoldVariability,
 }
-"""Name -> factory. ``TASK:CONTRAST:REGION`` names any contrast of any region."""
+"""Name -> factory. ``TASK:CONTRAST:REGION`` names any contrast of any region.
+
+Speed is the negative mean reaction time.
+"""
 
 
-def find_target(target: str | Target) -> Target:
-    """The target of a name, such as ``speed`` or ``faces:faces>shapes:LH_V1``; others as they are.
+def find_target(target: str | Target | Callable[[Mapping[str, Any]], Any]) -> Target:
+    """The target of a name, such as ``speed`` or ``faces:faces>shapes:LH_V1``.
+
+    A function becomes a :class:`Function`, other targets stay as they are.
 
     Raises:
         DTwinInputError: no such name (code ``target``).
     """
     if not isinstance(target, str):
-        return target
+        if isinstance(target, Target):
+            return target
+        if callable(target):
+            return Function(target, getattr(target, "__name__", "function"))
+        raise _unknown("target", type(target).__name__, (*TARGETS, "a function"))
     if target in TARGETS:
         return TARGETS[target]()
     parts = target.split(":")
