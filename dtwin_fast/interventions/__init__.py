@@ -5,6 +5,7 @@ In silico, not clinical.
 
 from __future__ import annotations
 
+from .constraints import Constraint, listed_edges, network_edges, site_edges
 from .gradients import TargetGradients, target_gradients
 from .targets import (
     TARGETS,
@@ -22,6 +23,7 @@ __all__ = [
     "TARGETS",
     "Accuracy",
     "BoldVariability",
+    "Constraint",
     "Contrast",
     "Function",
     "ReactionTime",
@@ -29,5 +31,8 @@ __all__ = [
     "Target",
     "TargetGradients",
     "find_target",
+    "listed_edges",
+    "network_edges",
+    "site_edges",
     "target_gradients",
 ]

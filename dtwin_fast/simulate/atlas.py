@@ -10,52 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DTwinInputError
+from ..networks import NETWORKS, network_of
 from ..spec import BOLD_REGIONS_20
 
-NETWORKS: dict[str, int] = {
-    "VisCent": 25,
-    "VisPeri": 19,
-    "SomMotA": 37,
-    "SomMotB": 35,
-    "DorsAttnA": 21,
-    "DorsAttnB": 27,
-    "SalVentAttnA": 36,
-    "SalVentAttnB": 21,
-    "LimbicA": 12,
-    "LimbicB": 15,
-    "ContA": 29,
-    "ContB": 24,
-    "ContC": 12,
-    "DefaultA": 32,
-    "DefaultB": 32,
-    "DefaultC": 9,
-    "TempPar": 14,
-    "MTL": 8,
-    "Striatum": 16,
-    "Thalamus": 8,
-    "Cerebellum": 2,
-}
-"""Regions per network of the 434-region atlas of the Transdiagnostic Connectome Project."""
-
-# Other spellings of a network in region names, tried after the names above.
-_ALIASES = (
-    ("medial_temporal", "MTL"),
-    ("amy", "MTL"),
-    ("hip", "MTL"),
-    ("put", "Striatum"),
-    ("cau", "Striatum"),
-    ("nac", "Striatum"),
-    ("gp", "Striatum"),
-    ("tha", "Thalamus"),
-    ("cereb", "Cerebellum"),
-    ("vis", "VisCent"),
-    ("sommot", "SomMotA"),
-    ("dorsattn", "DorsAttnA"),
-    ("salventattn", "SalVentAttnA"),
-    ("limbic", "LimbicA"),
-    ("cont", "ContA"),
-    ("default", "DefaultA"),
-)
+__all__ = ["NETWORKS", "Atlas", "make_atlas"]
 
 # Networks in which to look for each BOLD region, best first.
 _HOMES: dict[str, tuple[str, ...]] = {
@@ -143,13 +101,11 @@ def _shares(n: int) -> list[int]:
 
 
 def _guess_networks(regions: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    spellings = [(name.lower(), name) for name in NETWORKS] + list(_ALIASES)
     names = list(NETWORKS)
     network = np.full(len(regions), -1, np.int64)
-    for r, region in enumerate(regions):
-        found = next((name for text, name in spellings if text in region.lower()), None)
-        if found is not None:
-            network[r] = names.index(found)
+    for r, known in enumerate(network_of(regions)):
+        # A name that tells the group alone stands for the group's first network.
+        network[r] = next((i for i, name in enumerate(names) if name.startswith(known)), -1)
     unknown = np.flatnonzero(network < 0)
     network[unknown] = np.repeat(np.arange(len(names)), _shares(len(unknown)))
     return network
