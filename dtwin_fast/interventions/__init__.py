@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .constraints import Constraint, listed_edges, network_edges, site_edges
 from .gradients import TargetGradients, target_gradients
+from .presets import EDIT_FORMS, EDITS, Edit, edges, lesion, network, parse_edit, receptor, site
 from .targets import (
     TARGETS,
     Accuracy,
@@ -20,19 +21,28 @@ from .targets import (
 )
 
 __all__ = [
+    "EDITS",
+    "EDIT_FORMS",
     "TARGETS",
     "Accuracy",
     "BoldVariability",
     "Constraint",
     "Contrast",
+    "Edit",
     "Function",
     "ReactionTime",
     "Said",
     "Target",
     "TargetGradients",
+    "edges",
     "find_target",
+    "lesion",
     "listed_edges",
+    "network",
     "network_edges",
+    "parse_edit",
+    "receptor",
+    "site",
     "site_edges",
     "target_gradients",
 ]
