@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .constraints import Constraint, listed_edges, network_edges, site_edges
 from .gradients import TargetGradients, target_gradients
+from .out_of_range import RangeScores, Reference, range_scores
 from .presets import EDIT_FORMS, EDITS, Edit, edges, lesion, network, parse_edit, receptor, site
 from .targets import (
     TARGETS,
@@ -30,7 +31,9 @@ __all__ = [
     "Contrast",
     "Edit",
     "Function",
+    "RangeScores",
     "ReactionTime",
+    "Reference",
     "Said",
     "Target",
     "TargetGradients",
@@ -41,6 +44,7 @@ __all__ = [
     "network",
     "network_edges",
     "parse_edit",
+    "range_scores",
     "receptor",
     "site",
     "site_edges",
