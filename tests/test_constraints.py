@@ -185,6 +185,29 @@ def test_what_is_valid_keeps_its_bits(z: Floats) -> None:
     np.testing.assert_array_equal(Constraint().make_valid(z, dx), dx)
 
 
+def test_missing_edges_never_change(z: Floats) -> None:
+    for size in (1e-4, 1.0):
+        made = Constraint().make_valid(z, size * draw(*z.shape, 1))
+        assert not made[np.isnan(z)].any()
+        assert made[~np.isnan(z)].all()
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_missing_regions_are_as_if_they_were_no_part_of_it(z: Floats, norm: Any) -> None:
+    here = ~np.isnan(z[2])
+    dx = Constraint(norm).project(np.where(here, draw(1, z.shape[1], 4), 0), 4)
+    made = Constraint(norm).make_valid(z[[2]], dx)
+    alone = Constraint(norm).make_valid(z[2:3, here], dx[:, here])
+    np.testing.assert_allclose(made[:, here], alone, atol=1e-3 * np.abs(alone).max())
+
+
+def test_the_largest_change_bounds_the_search_for_a_valid_one(z: Floats) -> None:
+    z = z[[0, 1, 3]]
+    dx = Constraint("linf").project(draw(*z.shape, 7), 0.1)
+    made = Constraint("linf").make_valid(z, dx)
+    assert (length(made, "l2") > 0.25 * length(dx, "l2")).all()
+
+
 def test_a_connectome_that_is_no_correlation_matrix_gets_no_worse(z: Floats) -> None:
     rough = z[:2] + 0.3 * draw(2, z.shape[1], 5)
     start = smallest(rough)
