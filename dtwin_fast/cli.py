@@ -10,7 +10,19 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from .commands import bench, cohort, demo, doctor, evaluate, predict, simulate, study, train
+from .commands import (
+    bench,
+    cohort,
+    demo,
+    doctor,
+    evaluate,
+    intervene,
+    predict,
+    report,
+    simulate,
+    study,
+    train,
+)
 from .errors import DTwinError, DTwinInputError
 from .provenance import package_version
 
@@ -21,6 +33,8 @@ COMMANDS = {
     "train": (train, "train a twin on a cohort folder"),
     "predict": (predict, "predict choices, reaction times and BOLD from connectomes"),
     "evaluate": (evaluate, "score a twin beside floors, ceilings and nulls"),
+    "intervene": (intervene, "move a target of people in silico, with controls"),
+    "report": (report, "write pages of results, one of the cohort and one of each person"),
     "study": (study, "results on data sets of real people"),
     "bench": (bench, "time the engine beside torch, JAX and ONNX Runtime"),
     "doctor": (doctor, "say what was built and what this machine offers"),
@@ -44,6 +58,11 @@ USAGE_CODES = {
     "predictor",
     "split",
     "argument",
+    "target",
+    "edit",
+    "constraint",
+    "region",
+    "too_few",
     "train_config",
     "checkpoint",
 }

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -29,7 +28,7 @@ import numpy.typing as npt
 from .cohort import Cohort, TaskData, is_run_of
 from .connectome import Connectomes
 from .errors import DTwinInputError
-from .files import check_regular_file, write_atomic
+from .files import check_regular_file, write_atomic, write_npy
 from .readers import read_connectomes
 from .readers.request import parsing
 from .readers.tables import MAX_CELL_CHARS, read_text_table
@@ -67,7 +66,7 @@ def save_cohort(cohort: Cohort, folder: str | Path) -> None:
     # An earlier cohort in this folder ends here: its header must not describe new arrays.
     (folder / COHORT_FILE).unlink(missing_ok=True)
     if regions:
-        _write_npy(folder / "connectomes.npy", cohort.connectomes.edges)
+        write_npy(folder / "connectomes.npy", cohort.connectomes.edges)
         write_tsv(folder / "regions.tsv", ["name"], ([name] for name in regions))
     write_tsv(
         folder / "participants.tsv",
@@ -75,10 +74,10 @@ def save_cohort(cohort: Cohort, folder: str | Path) -> None:
         zip(cohort.connectomes.subjects, *columns.values(), strict=True),
     )
     for name, data in cohort.tasks.items():
-        _write_npy(folder / f"{name}_choice.npy", data.choice)
-        _write_npy(folder / f"{name}_rt_s.npy", data.rt_s)
+        write_npy(folder / f"{name}_choice.npy", data.choice)
+        write_npy(folder / f"{name}_rt_s.npy", data.rt_s)
         if data.bold is not None:
-            _write_npy(folder / f"{name}_bold.npy", data.bold)
+            write_npy(folder / f"{name}_bold.npy", data.bold)
     header = {
         "format": FORMAT,
         "has_connectomes": bool(regions),
@@ -118,13 +117,6 @@ def load_cohort(folder: str | Path) -> Cohort:
         bold = _read_npy(folder / f"{name}_bold.npy") if name in header.with_bold else None
         tasks[name] = TaskData(schedule, choice, rt_s, bold)
     return Cohort(connectomes, tasks, header.bold_regions, header.tr_s, participants)
-
-
-def _write_npy(path: Path, array: npt.NDArray[Any]) -> None:
-    """Write a .npy file atomically."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_atomic(path, buffer.getvalue())
 
 
 @dataclass(frozen=True)

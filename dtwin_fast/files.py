@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import stat
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from .errors import DTwinInputError
 
@@ -132,6 +137,13 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         part.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
+    """The same of an array, as a .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_atomic(path, buffer.getvalue())
 
 
 def _sync_folder(folder: Path) -> None:

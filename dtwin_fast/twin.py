@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,10 @@ from .tasks import TASKS
 from .tasks.schedule import Schedule
 from .twin_parts import check_gradient, check_tasks, content_error, gradient_error, tensor_shapes
 from .weights import RNNWeights, count_weights
+
+if TYPE_CHECKING:
+    from .interventions.intervene import Intervention
+    from .interventions.targets import Said, Target
 
 Float32 = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -249,6 +253,27 @@ class Twin:
                 "missing_policy": missing,
             },
         )
+
+    def intervene(
+        self,
+        fc: Connectomes | npt.ArrayLike,
+        target: str | Target | Callable[[Mapping[str, Said]], Any] = "speed",
+        **options: Any,
+    ) -> Intervention:
+        """Move a target of people in silico: :func:`dtwin_fast.interventions.intervene`.
+
+        Args:
+            fc: as in :meth:`personalize`.
+            target: ``speed``, ``amygdala``, ..., ``TASK:CONTRAST:REGION``, or a function.
+            options: of :func:`dtwin_fast.interventions.intervene`, such as ``method``.
+
+        Raises:
+            DTwinInputError: input, target or option that does not fit this twin.
+            BackendUnavailableError: an explicitly named backend cannot run.
+        """
+        from .interventions.intervene import intervene
+
+        return intervene(self, fc, target, **options)
 
     def prepare(
         self,

@@ -6,7 +6,10 @@ In silico, not clinical.
 from __future__ import annotations
 
 from .constraints import Constraint, listed_edges, network_edges, site_edges
+from .effect import Effect, RandomDirections
+from .files import write_intervention
 from .gradients import TargetGradients, target_gradients
+from .intervene import Intervention, intervene
 from .out_of_range import RangeScores, Reference, range_scores
 from .presets import EDIT_FORMS, EDITS, Edit, edges, lesion, network, parse_edit, receptor, site
 from .targets import (
@@ -30,7 +33,10 @@ __all__ = [
     "Constraint",
     "Contrast",
     "Edit",
+    "Effect",
     "Function",
+    "Intervention",
+    "RandomDirections",
     "RangeScores",
     "ReactionTime",
     "Reference",
@@ -39,6 +45,7 @@ __all__ = [
     "TargetGradients",
     "edges",
     "find_target",
+    "intervene",
     "lesion",
     "listed_edges",
     "network",
@@ -49,4 +56,5 @@ __all__ = [
     "site",
     "site_edges",
     "target_gradients",
+    "write_intervention",
 ]

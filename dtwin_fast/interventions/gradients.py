@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..connectome import BadSubjects, Connectomes, MissingPolicy
 from ..dispatch import rollout, rollout_vjp
 from ..errors import DTwinInputError
-from ..hypernetwork import BLOCK_SUBJECTS, weights_of_hidden
+from ..hypernetwork import BLOCK_SUBJECTS, hidden_units, weights_of_hidden
 from ..readouts import hazard_vjp
 from ..twin import Twin
 from ..weights import RNNWeights, count_weights
@@ -113,6 +113,10 @@ class Simulator:
         """The same with weights of another precision."""
         options = {**self._options, "precision": precision}
         return Simulator(self.twin, self.targets, missing=self.missing, **options)
+
+    def hidden(self, connectomes: Connectomes) -> Float32:
+        """(S,D) the hypernetwork's last hidden layer of people that ``Twin.prepare`` returned."""
+        return hidden_units(self.twin.layers, self.twin.hyper_input(connectomes, self.missing))
 
     def values(self, hidden: Float32) -> Float64:
         """(M,S) targets of the people whose last hidden layer is ``hidden``, (S,D) float32.
