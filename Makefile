@@ -17,13 +17,21 @@ CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -
 ENGINE_TESTS := $(addprefix tests/test_,rollout.py bad_rollouts.py determinism.py cells.py torch_op.py)
 PROGRAM_TESTS := $(addprefix tests/test_,c_api.py threads.py activations.py)
 
-.PHONY: demo test check format bench doctor asan tsan exhaustive aarch64 clean
+.PHONY: demo test check format bench doctor browser asan tsan exhaustive aarch64 clean
 
 demo: $(VENV)/.demo  ## simulate, train, predict, print the table
 	$(BIN)/dtwin demo --out $(OUT)
 
-test: $(VENV)/.test  ## the whole suite
+test: $(VENV)/.test browser  ## the whole suite
 	$(BIN)/python -m pytest
+
+# Debian's root can install it; elsewhere the tests of pages in a browser are skipped, with the reason.
+browser:  ## Chromium and its driver
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && grep -qs '^ID=debian$$' /etc/os-release; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	        apt-get install -y -qq --no-install-recommends chromium chromium-driver; \
+	else echo "No Chromium here: its tests are skipped (Debian: chromium, chromium-driver)." >&2; fi
 
 check: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/ruff check .

@@ -101,7 +101,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"dtwin_fast"}
     endings = {Path(name).suffix for name in names if name.startswith("dtwin_fast/")}
-    assert endings == {".py", ".pyi", ".typed", ".so", ".cpp", ".toml"}
+    assert endings == {".py", ".pyi", ".typed", ".so", ".cpp", ".toml", ".html", ".css"}
+    assert "dtwin_fast/report/templates/page.html" in names
     assert [name for name in names if name.endswith(".cpp")] == ["dtwin_fast/benchmarks/limits.cpp"]
 
 

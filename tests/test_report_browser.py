@@ -1,0 +1,203 @@
+"""The report's pages in a real browser, headless: what loads, what is reached, what is seen."""
+
+from __future__ import annotations
+
+import base64
+import os
+import runpy
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtwin_fast.report import write_report
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="Chromium and its driver are not installed (Debian: chromium, chromium-driver)",
+)
+
+HERE = Path(__file__).parent
+write_folder = runpy.run_path(str(HERE / "report_folder.py"))["write_folder"]
+write_scores = runpy.run_path(str(HERE / "report_scores.py"))["write_scores"]
+
+OPTIONS = (
+    *("--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--window-size=1200,900"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    # As root there is no sandbox.
+    *(["--no-sandbox"] if os.geteuid() == 0 else []),
+)
+READABLE = 4.5
+"""Least contrast of text with its ground (WCAG 2.2, level AA)."""
+
+CONTRASTS = """
+const luminance = ([r, g, b]) => [r, g, b]
+  .map(v => v / 255)
+  .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const numbers = text => text.match(/[0-9.]+/g).map(Number);
+const ground = element => {
+  for (let e = element; e; e = e.parentElement) {
+    const colour = numbers(getComputedStyle(e).backgroundColor);
+    if (colour.length === 3 || colour[3] > 0) return colour;
+  }
+  return [255, 255, 255];
+};
+return [...document.querySelectorAll(arguments[0])].map(element => {
+  const [a, b] = [numbers(getComputedStyle(element).color), ground(element)].map(luminance);
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+});
+"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of an intervention and of scores."""
+    out = tmp_path_factory.mktemp("results")
+    ids = write_scores(out / "scores", 8)
+    write_folder(out / "intervention", n_people=8, sources=ids)
+    return write_report(out, 3).index.parent
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium with an empty profile of its own."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for option in OPTIONS:
+        options.add_argument(option)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(params=["index.html", "sub-002.html"])
+def opened(request: pytest.FixtureRequest, browser: Any, report: Path) -> Any:
+    """The browser with a page of the report."""
+    media(browser)
+    browser.get((report / request.param).as_uri())
+    return browser
+
+
+def media(browser: Any, kind: str = "", scheme: str = "light") -> None:
+    """Show pages as on a screen or in print, in light or dark mode."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": kind, "features": features})
+
+
+def press(browser: Any, *keys: str) -> Any:
+    """Press keys and return the element that then has the focus."""
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    ActionChains(browser).send_keys(*keys).perform()
+    return browser.switch_to.active_element
+
+
+def test_pages_open_without_a_word_in_the_console(opened: Any) -> None:
+    assert opened.get_log("browser") == []
+    addresses = opened.execute_script(
+        "return performance.getEntriesByType('resource').map(entry => entry.name)"
+    )
+    assert all(address.startswith("data:") for address in addresses)
+
+
+def test_every_figure_is_drawn(opened: Any) -> None:
+    sizes = opened.execute_script(
+        "return [...document.images].map(i => [i.complete, i.naturalWidth, i.clientWidth])"
+    )
+    assert len(sizes) > 5
+    assert all(complete and natural > 100 and shown > 100 for complete, natural, shown in sizes)
+
+
+def test_links_lead_to_a_person_and_back(browser: Any, report: Path) -> None:
+    index = (report / "index.html").as_uri()
+    browser.get(index)
+    browser.find_element("link text", "sub-002").click()
+    assert browser.current_url == (report / "sub-002.html").as_uri()
+    assert browser.find_element("css selector", "h1").text.startswith("sub-002:")
+    browser.find_element("partial link text", "Next").click()
+    assert browser.current_url == (report / "sub-003.html").as_uri()
+    browser.find_element("link text", "All people").click()
+    assert browser.current_url == index
+
+
+def test_the_keyboard_reaches_everything(opened: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    first = press(opened, Keys.TAB)
+    assert first.get_attribute("class") == "skip"
+    assert first.rect["x"] >= 0
+    assert "solid" in first.value_of_css_property("outline-style")
+    assert press(opened, Keys.ENTER).get_attribute("id") == "content"
+    # From there to every table, link and fold of the content, in their order.
+    inside = opened.find_elements(
+        "css selector", "main a, main summary, main .scroll:not(details *)"
+    )
+    for wanted in inside[:8]:
+        assert press(opened, Keys.TAB) == wanted
+
+
+def test_folds_open_by_key(browser: Any, report: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get((report / "index.html").as_uri())
+    fold = browser.find_element("css selector", "details")
+    table = fold.find_element("css selector", "table")
+    assert not table.is_displayed()
+    browser.execute_script("arguments[0].focus()", fold.find_element("css selector", "summary"))
+    press(browser, Keys.ENTER)
+    assert table.is_displayed()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable(opened: Any, scheme: str) -> None:
+    media(opened, scheme=scheme)
+    ground = opened.execute_script("return getComputedStyle(document.body).backgroundColor")
+    red, green, blue = (int(part) for part in ground[4:-1].split(","))
+    assert max(red, green, blue) < 50 if scheme == "dark" else min(red, green, blue) > 200
+    for what in ("h1", "p", "a", "td", "th", "caption", "figcaption", ".notice", "footer", "li"):
+        contrasts = opened.execute_script(CONTRASTS, what)
+        assert contrasts, what
+        assert min(contrasts) > READABLE, what
+    # Figures are drawn for light ground.
+    cards = opened.execute_script(
+        "return [...document.querySelectorAll('figure')]"
+        ".map(figure => getComputedStyle(figure).backgroundColor)"
+    )
+    assert all(min(int(part) for part in card[4:-1].split(",")) > 200 for card in cards)
+
+
+def test_pages_print(opened: Any) -> None:
+    media(opened, "print", "dark")
+    shown = opened.execute_script(
+        "return ['nav', '.skip', 'main', '.notice']"
+        ".map(name => getComputedStyle(document.querySelector(name)).display !== 'none')"
+    )
+    assert shown == [False, False, True, True]
+    ground = opened.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert ground == "rgb(255, 255, 255)"
+    printed = opened.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})
+    pdf = base64.b64decode(printed["data"])
+    assert pdf.startswith(b"%PDF-")
+    assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page/") >= 2
+
+
+@pytest.mark.parametrize("width", [360, 800])
+def test_narrow_screens_scroll_down_only(opened: Any, width: int) -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        wide = opened.execute_script("return document.documentElement.scrollWidth")
+    finally:
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide <= width
