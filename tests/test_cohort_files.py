@@ -191,6 +191,7 @@ def test_cohort_json_is_written_last(
 
     monkeypatch.setattr(cohort_files, "write_atomic", record)
     monkeypatch.setattr("dtwin_fast.tables.write_atomic", record)
+    monkeypatch.setattr("dtwin_fast.files.write_atomic", record)
     save_cohort(cohort, tmp_path)
     assert written[-1] == "cohort.json"
     assert set(written) == {path.name for path in tmp_path.iterdir()}
@@ -210,6 +211,7 @@ def test_an_interrupted_save_over_a_cohort_leaves_none(
 
     monkeypatch.setattr(cohort_files, "write_atomic", stop)
     monkeypatch.setattr("dtwin_fast.tables.write_atomic", stop)
+    monkeypatch.setattr("dtwin_fast.files.write_atomic", stop)
     with pytest.raises(KeyboardInterrupt):
         save_cohort(cohort.select([4, 3, 2, 1, 0]), folder)
     with pytest.raises(DTwinInputError, match=r"cohort\.json"):

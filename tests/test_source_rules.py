@@ -110,6 +110,7 @@ def loaded_after(statement: str) -> set[str]:
         "import dtwin_fast.kernels, dtwin_fast.export",
         "import dtwin_fast.datasets, dtwin_fast.studies",
         "import dtwin_fast.evaluate.report_files",
+        "import dtwin_fast.interventions, dtwin_fast.commands.intervene",
         "import dtwin_fast.benchmarks.suite, dtwin_fast.benchmarks.report",
         "from dtwin_fast.commands.doctor import examine; examine()",
     ],

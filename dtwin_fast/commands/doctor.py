@@ -24,7 +24,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "xarray": ("xarray",),
     "cli": ("tqdm",),
     "evaluate": ("pandas", "rich", "scikit-learn", "scipy"),
-    "report": ("matplotlib",),
+    "report": ("matplotlib", "nilearn", "jinja2"),
 }
 
 
