@@ -27,8 +27,9 @@ STUDIES = {
     "dmcc-stroop": _study("dmcc_stroop"),
     "tcp-behaviour": _study("tcp_behaviour"),
     "ground-truth": _study("ground_truth"),
+    "intervention-maps": _study("intervention_maps"),
 }
 """Name -> ``run(folder, *, models=None, seed=0)``, which returns :func:`result.as_dict`'s dict."""
 
-SIMULATED = frozenset({"ground-truth"})
+SIMULATED = frozenset({"ground-truth", "intervention-maps"})
 """Studies that need no folder; they take ``progress``, as ``evaluate.protocol.evaluate`` does."""
