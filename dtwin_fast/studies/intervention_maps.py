@@ -10,6 +10,7 @@ numbers is a cohort.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def run(
             progress(i, n_cohorts, "simulating and training")
         simulated = simulate(people, n_regions, seed=seed + i)
         recipe = config or StagedConfig(seed=seed + i)
-        twin = fit(simulated.cohort, PRESETS["demo"], recipe)
+        spec = replace(PRESETS["demo"], n_regions=n_regions)
+        twin = fit(simulated.cohort, spec, recipe)
         for target in TARGETS:
             for name, group_map in _maps(twin, simulated.cohort, target, recipe):
                 for metric, score in _scores(simulated, target, group_map):
