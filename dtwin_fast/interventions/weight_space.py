@@ -88,10 +88,13 @@ class WeightSpace:
         """
         if len(hidden) < FEWEST_PEOPLE:
             raise _too_few(f"{len(hidden)} people")
+        if not np.ptp(hidden, axis=0).any():
+            raise _too_few("the same weights for everyone")
         h = hidden.astype(np.float64)
         mean = h.mean(axis=0)
         h = h - mean
-        root = np.linalg.cholesky(h.T @ h / len(h) + 1e-12 * np.trace(h.T @ h) * np.eye(h.shape[1]))
+        values, vectors = np.linalg.eigh(h.T @ h / len(h))
+        root = vectors * np.sqrt(np.maximum(values, 0))
         blocks = range(0, len(last.weight), _BLOCK_ROWS)
         parts = [last.weight[start : start + _BLOCK_ROWS].astype(np.float64) for start in blocks]
         sd = np.concatenate([np.linalg.norm(part @ root, axis=1) for part in parts])
