@@ -140,6 +140,11 @@ def write_folder(
         [[labels[i], o, u, m, float(pre[i]), float(d["post"][i])]
          for i in range(n_people) for o, u in outcomes.items() for m, d in drawn.items()],
     )  # fmt: skip
+    write_tsv(
+        folder / "rejected.tsv",
+        ["source_id", "code", "reason", "fix"],
+        [["somebody", "asymmetric", "the matrix is not symmetric", "Export it again"]],
+    )
     (folder / "maps").mkdir()
     for m, d in drawn.items():
         np.save(folder / "maps" / f"{m}_gradient.npy", d["gradient"])

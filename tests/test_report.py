@@ -30,36 +30,42 @@ from dtwin_fast.report.networks import arrange, as_matrix, strongest
 from dtwin_fast.report.positions import drawn_regions
 from dtwin_fast.report.scores import read_scores
 from dtwin_fast.report.tables import person_blocks
-from dtwin_fast.report.words import answer, number, p_value, signed, significant
+from dtwin_fast.report.words import answer, number, p_value, percent, signed, significant
 from dtwin_fast.spec import BOLD_REGIONS_20
+from dtwin_fast.twin import Twin
 
 HERE = Path(__file__).parent
 write_folder = runpy.run_path(str(HERE / "report_folder.py"))["write_folder"]
-write_scores = runpy.run_path(str(HERE / "report_scores.py"))["write_scores"]
+REAL = runpy.run_path(str(HERE / "report_real.py"))
 
 MEGABYTE = 10**6
-PEOPLE = 8
+PEOPLE: int = REAL["PEOPLE"]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an intervention and scores of the same people."""
-    out = tmp_path_factory.mktemp("results")
-    ids = write_scores(out / "scores", PEOPLE)
-    write_folder(out / "intervention", n_people=PEOPLE, sources=ids)
+def results(tiny_twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an intervention and scores of the same people, as their commands write them."""
+    out: Path = REAL["reported_results"](tiny_twin, tmp_path_factory.getbasetemp())
     return out
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def report(results: Path) -> Path:
     """Its report."""
-    return write_report(results).index.parent
+    return results / "report"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with an intervention alone, of few people."""
-    write_folder(tmp_path / "intervention", n_people=3, methods=("connectome", "weights"))
+    """A folder with an intervention alone, of two methods."""
+    write_folder(tmp_path / "intervention", n_people=3)
+    return tmp_path
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A folder with an intervention that is quickly reported."""
+    write_folder(tmp_path / "intervention", n_people=3, methods=("weights",))
     return tmp_path
 
 
@@ -107,7 +113,7 @@ def seen(path: Path) -> Seen:
 
 def test_a_page_for_the_cohort_and_for_everybody(report: Path) -> None:
     names = {path.name for path in report.iterdir()}
-    assert names == {"index.html", *(f"sub-{i + 1:03d}.html" for i in range(PEOPLE))}
+    assert names == {"index.html", *(f"sub-{i + 1:05d}.html" for i in range(PEOPLE))}
 
 
 def test_every_page_is_small_and_needs_nothing_from_outside(report: Path) -> None:
@@ -165,9 +171,9 @@ def test_links_lead_somewhere(report: Path) -> None:
             address = link["href"]
             assert address[1:] in ids if address.startswith("#") else (report / address).is_file()
     links = {link["href"] for link in seen(report / "index.html").of("a")}
-    assert {f"sub-{i + 1:03d}.html" for i in range(PEOPLE)} <= links
-    back = [link["href"] for link in seen(report / "sub-002.html").of("a")]
-    assert {"index.html", "sub-001.html", "sub-003.html"} <= set(back)
+    assert {f"sub-{i + 1:05d}.html" for i in range(PEOPLE)} <= links
+    back = [link["href"] for link in seen(report / "sub-00002.html").of("a")]
+    assert {"index.html", "sub-00001.html", "sub-00003.html"} <= set(back)
 
 
 def test_every_page_says_what_it_is_not(report: Path) -> None:
@@ -191,8 +197,8 @@ def test_the_cohorts_page_answers_the_question(report: Path, results: Path) -> N
         assert all(value in words for value in line.values)
     for section in ("Predictions against data", "Where:", "Doses,", "People", "Flags, settings"):
         assert section in words
-    assert "the connectome is outside the training range" in words
-    assert "model_sha256" in words
+    assert all(flag in words for flag in run.about.texts("flags"))
+    assert run.about.fields("provenance").text("model_sha256") in words
 
 
 def test_scores_stand_beside_their_floors(report: Path, results: Path) -> None:
@@ -209,7 +215,7 @@ def test_scores_stand_beside_their_floors(report: Path, results: Path) -> None:
 
 def test_a_persons_page_is_theirs(report: Path, results: Path) -> None:
     run = read_intervention(results / "intervention")
-    content = seen(report / "sub-003.html")
+    content = seen(report / "sub-00003.html")
     words = content.words
     for method in run.methods:
         effects = run.effects[method]
@@ -217,28 +223,28 @@ def test_a_persons_page_is_theirs(report: Path, results: Path) -> None:
         values = [effects.pre[2], effects.post[2], effects.predicted[2]]
         cells = [*map(significant, values), signed(effects.effect[2]), f"{rank} of {PEOPLE}"]
         assert " ".join(cells) in words
-        assert "sub-003 marked" in " ".join(image["alt"] for image in content.of("img"))
+        assert "sub-00003 marked" in " ".join(image["alt"] for image in content.of("img"))
     change = run.person_map("connectome", "change", 2)
     best = int(np.abs(change).argmax())
     names = " ".join(run.regions[i] for i in run.ends[:, best])
     assert f"{names} " in words
     assert significant(float(change[best])) in words
-    assert "Previous: sub-002" in words
-    assert "beyond_range, few_edges" in seen(report / "sub-002.html").words
-    assert "beyond_range" not in words
+    assert "Previous: sub-00002" in words
+    assert run.effects["connectome"].flags[2].split(", ")[0] in words
 
 
 def test_pages_of_people_differ_in_their_pictures(report: Path) -> None:
     first, second = (
-        [image["src"] for image in seen(report / f"sub-00{i}.html").of("img")] for i in (1, 2)
+        [image["src"] for image in seen(report / f"sub-0000{i}.html").of("img")] for i in (1, 2)
     )
     assert len(first) == len(second) >= 8
     assert all(a != b for a, b in zip(first, second, strict=True))
 
 
-def test_the_same_results_give_the_same_report(results: Path, report: Path) -> None:
+def test_the_same_results_give_the_same_report(small: Path) -> None:
+    report = write_report(small, 1).index.parent
     before = {path.name: path.read_bytes() for path in report.iterdir()}
-    write_report(results)
+    write_report(small, 1)
     assert {path.name: path.read_bytes() for path in report.iterdir()} == before
 
 
@@ -316,46 +322,78 @@ def test_names_from_files_are_escaped(tmp_path: Path) -> None:
 def test_large_connectomes_and_many_people_give_small_pages(tmp_path: Path) -> None:
     networks = tuple(f"Network{i}" for i in range(21))
     write_folder(tmp_path / "large", n_people=2, n_regions=446, networks=networks)
-    assert write_report(tmp_path / "large").largest_bytes < MEGABYTE
-    write_folder(tmp_path / "many", n_people=1200, n_regions=8)
+    assert write_report(tmp_path / "large", 1).largest_bytes < MEGABYTE
+    write_folder(tmp_path / "many", n_people=600, n_regions=8, methods=("weights",))
     written = write_report(tmp_path / "many", 1)
     assert written.largest_bytes < MEGABYTE
     words = seen(written.index).words
-    assert "200 more people are not listed" in words
+    assert "100 more people are not listed" in words
     assert "200 of them drawn" in " ".join(seen(written.index).words.split())
 
 
-def test_pages_of_an_earlier_report_go_and_other_files_stay(folder: Path) -> None:
-    report = write_report(folder).index.parent
+def test_a_page_that_would_be_too_large_leaves_out_what_is_folded(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = write_report(small, 0)
+    assert "<details>" in whole.index.read_text()
+    monkeypatch.setattr(page, "MOST_BYTES", whole.largest_bytes - 1)
+    less = write_report(small, 0)
+    assert less.largest_bytes < whole.largest_bytes
+    text = less.index.read_text()
+    assert "<details>" not in text
+    assert "All 16 regions: in regions.tsv." in text
+
+
+def test_people_left_out_and_flags_are_listed(folder: Path) -> None:
+    index = write_report(folder, ["sub-002"]).index
+    words = seen(index).words
+    assert "somebody the matrix is not symmetric" in words
+    assert "sub-002: the connectome is outside the training range" in words
+    assert "beyond_range, few_edges" in words
+    assert "beyond_range, few_edges" in seen(index.with_name("sub-002.html")).words
+
+
+def test_controls_that_a_method_has_not_do_not_apply(folder: Path) -> None:
+    values = {
+        line.name: line.values for line in controls(read_intervention(folder / "intervention"))
+    }
+    assert values["Participation ratio"] == ["does not apply", "18.7; r 0.29 by chance"]
+    assert values["Out of range"][1] == "does not apply"
+    assert values["True effect"][0] == "not done"
+    assert values["True effect"][1].startswith("cosine +0.30 [0.20, 0.40]")
+
+
+def test_pages_of_an_earlier_report_go_and_other_files_stay(small: Path) -> None:
+    report = write_report(small).index.parent
     (report / "sub-mine.html").write_text("<p>notes</p>")
     (report / "notes.txt").write_text("notes")
-    write_report(folder, ["sub-002"])
+    write_report(small, ["sub-002"])
     names = {path.name for path in report.iterdir()}
     assert names == {"index.html", "sub-002.html", "sub-mine.html", "notes.txt"}
 
 
-def test_the_index_goes_before_pages_change(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = write_report(folder).index
+def test_the_index_goes_before_pages_change(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = write_report(small).index
 
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_report(folder, progress=stop)
+        write_report(small, progress=stop)
     assert not index.exists()
 
 
-def test_progress_counts_pages(folder: Path) -> None:
+def test_progress_counts_pages(small: Path) -> None:
     told: list[tuple[int, int]] = []
-    write_report(folder, 2, progress=lambda done, total: told.append((done, total)))
+    write_report(small, 2, progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", str(folder), "--people", "002,sub-001"]) == 0
-    index = folder / "report" / "index.html"
+def test_the_command(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(small), "--people", "002,sub-001"]) == 0
+    index = small / "report" / "index.html"
     assert capsys.readouterr().out == f"{index}\n"
-    assert main(["report", str(folder), "--people", "none", "--json"]) == 0
+    assert main(["report", str(small), "--people", "none", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["index"], told["people"]) == (str(index), 0)
     assert told["notice"] == NOTICE
@@ -363,20 +401,20 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("people", ["", ","])
-def test_people_that_name_nobody(people: str, folder: Path) -> None:
+def test_people_that_name_nobody(people: str, small: Path) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["report", str(folder), "--people", people])
+        main(["report", str(small), "--people", people])
     assert stopped.value.code == 2
 
 
 def test_unknown_people_are_named_beside_known_ones(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    small: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["report", str(folder), "--people", "sub-001,nobody"]) == 2
+    assert main(["report", str(small), "--people", "sub-001,nobody"]) == 2
     error = capsys.readouterr().err
     assert "[argument] --people: there are no such people" in error
     assert "wanted sub-001, sub-002, sub-003; got sub-nobody" in error
-    assert not (folder / "report").exists()
+    assert not (small / "report").exists()
 
 
 def _cut(name: str, column: str) -> Callable[[Path], object]:
@@ -521,12 +559,12 @@ def test_no_results_and_too_many(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
 def test_a_missing_package_is_named(
-    package: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    package: str, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page._environment.cache_clear()
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"dtwin_fast\[report\]"):
-        write_report(folder)
+        write_report(small)
 
 
 def test_importing_the_command_loads_no_plotting() -> None:
@@ -597,6 +635,10 @@ def test_the_twenty_regions_have_mirrored_positions() -> None:
         (significant(-0.0012345), "−0.00123"),
         (p_value(0.0001), "p < 0.001"),
         (p_value(0.0123), "p 0.012"),
+        (percent(0.996), "99.6 %"),
+        (percent(0.004), "0.4 %"),
+        (percent(1.0), "100 %"),
+        (percent(0.5), "50 %"),
     ],
 )
 def test_numbers_in_words(text: str, wanted: str) -> None:

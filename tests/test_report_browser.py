@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dtwin_fast.report import write_report
+from dtwin_fast.twin import Twin
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -21,8 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 HERE = Path(__file__).parent
-write_folder = runpy.run_path(str(HERE / "report_folder.py"))["write_folder"]
-write_scores = runpy.run_path(str(HERE / "report_scores.py"))["write_scores"]
+REAL = runpy.run_path(str(HERE / "report_real.py"))
 
 OPTIONS = (
     *("--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--window-size=1200,900"),
@@ -54,12 +53,10 @@ return [...document.querySelectorAll(arguments[0])].map(element => {
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(tiny_twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of an intervention and of scores."""
-    out = tmp_path_factory.mktemp("results")
-    ids = write_scores(out / "scores", 8)
-    write_folder(out / "intervention", n_people=8, sources=ids)
-    return write_report(out, 3).index.parent
+    out: Path = REAL["reported_results"](tiny_twin, tmp_path_factory.getbasetemp())
+    return out / "report"
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +78,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         driver.quit()
 
 
-@pytest.fixture(params=["index.html", "sub-002.html"])
+@pytest.fixture(params=["index.html", "sub-00002.html"])
 def opened(request: pytest.FixtureRequest, browser: Any, report: Path) -> Any:
     """The browser with a page of the report."""
     media(browser)
@@ -122,11 +119,11 @@ def test_every_figure_is_drawn(opened: Any) -> None:
 def test_links_lead_to_a_person_and_back(browser: Any, report: Path) -> None:
     index = (report / "index.html").as_uri()
     browser.get(index)
-    browser.find_element("link text", "sub-002").click()
-    assert browser.current_url == (report / "sub-002.html").as_uri()
-    assert browser.find_element("css selector", "h1").text.startswith("sub-002:")
+    browser.find_element("link text", "sub-00002").click()
+    assert browser.current_url == (report / "sub-00002.html").as_uri()
+    assert browser.find_element("css selector", "h1").text.startswith("sub-00002:")
     browser.find_element("partial link text", "Next").click()
-    assert browser.current_url == (report / "sub-003.html").as_uri()
+    assert browser.current_url == (report / "sub-00003.html").as_uri()
     browser.find_element("link text", "All people").click()
     assert browser.current_url == index
 

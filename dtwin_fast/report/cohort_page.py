@@ -45,7 +45,7 @@ HEADLINES = (
     "BOLD mean-removed r",
 )
 """Scores of the open table; the others are folded."""
-MOST_LISTED = 1000
+MOST_LISTED = 500
 """People in the list of pages; more would make the page too large."""
 
 
@@ -66,12 +66,11 @@ def cohort_page(material: Material) -> str:
         sections += [_where(run), _people_and_doses(run)]
     sections += [_people(material), _background(material)]
     return render(
-        "page.html",
+        sections,
         title=f"{material.title} dtwin report",
         heading=material.title,
         nav_label="Sections",
         nav=[(section.title, f"#{section.id}") for section in sections],
-        sections=sections,
     )
 
 
@@ -190,6 +189,7 @@ def _score_table(caption: str, rows: list[Fields], folded: str = "") -> Table:
         [_score_row(row) for row in rows],
         frozenset({1, 2, 6, 7}),
         folded,
+        "scores.tsv" if folded else "",
     )
 
 
@@ -225,9 +225,10 @@ def _where(run: Intervention) -> Section:
         under.append(Under(method_name(method), parts))
     under.append(Under("Regions", list(regions_table(run))))
     intro = (
-        "The gradient says how the target would move with an edge of the connectome; the change is "
-        "what the intervention does to it. Both are means over people: the pages of people have "
-        "their own."
+        "The gradient says how the target would move with an edge of the connectome, per unit of "
+        "Fisher z; where weights are shifted, how the score along their direction would. The "
+        "change is what the intervention does to the edge. Both are means over people, whose own "
+        "maps are on their pages."
     )
     return Section("where", "Where: the map of the intervention", [intro], under=under)
 
@@ -280,7 +281,15 @@ def _people(material: Material) -> Section:
         else None
     )
     made = f"{len(material.pages)} of {len(material.people)} people have a page."
-    return Section("people", "People", [made, table, more])
+    return Section("people", "People", [made, table, more, _rejected(run)])
+
+
+def _rejected(run: Intervention | None) -> Table | None:
+    if run is None or not run.rejected:
+        return None
+    rows = [[source, reason] for source, reason in run.rejected[:MOST_LISTED]]
+    caption = f"Left out of the intervention: {len(run.rejected)} people"
+    return Table(caption, ["id in the input", "reason"], rows, frozenset({1}))
 
 
 def _effect(run: Intervention, method: str, row: int | None) -> str:

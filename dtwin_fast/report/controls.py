@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .intervention import Intervention, OffTarget
+from .intervention import WEIGHTS, Intervention, OffTarget
 from .reading import Fields
 from .words import number, p_value, percent, signed
 
-NOT_DONE = "not done"
+NOT_DONE, NOT_MEANT = "not done", "does not apply"
 LEVEL = 0.05
 """Of p values that are called beyond chance."""
 
@@ -34,7 +34,14 @@ def controls(run: Intervention) -> list[Control]:
     """The lines, in the order of the table."""
     methods = [run.about.fields("methods").fields(name) for name in run.methods]
     lines = [
-        Control(name, meaning, [found(method) or NOT_DONE for method in methods])
+        Control(
+            name,
+            meaning,
+            [
+                (found(summary) or NOT_DONE) if _applies(name, method) else NOT_MEANT
+                for method, summary in zip(run.methods, methods, strict=True)
+            ],
+        )
         for name, meaning, found in _LINES
     ]
     off_target = [_off_target(run.off_target.get(name, [])) or NOT_DONE for name in run.methods]
@@ -45,6 +52,12 @@ def controls(run: Intervention) -> list[Control]:
         off_target,
     )
     return [*lines[:_BEFORE_OFF_TARGET], line, *lines[_BEFORE_OFF_TARGET:]]
+
+
+def _applies(control: str, method: str) -> bool:
+    if method == WEIGHTS:
+        return control not in _OF_CONNECTOMES
+    return control not in _OF_WEIGHTS
 
 
 def _ratio(method: Fields) -> str:
@@ -78,7 +91,9 @@ def _random(method: Fields) -> str:
         return ""
     drawn = f"{random.count('n')} directions, {random.count('people')} people"
     mean = number(random.number("mean_effect"))
-    return f"z {number(z, 1)}, {p_value(p)}{_chance(p)} ({drawn}; they move {mean} SD)"
+    how = random.values.get("drawn")
+    what = f"; {how}" if isinstance(how, str) else ""
+    return f"z {number(z, 1)}, {p_value(p)}{_chance(p)} ({drawn}, which move {mean} SD{what})"
 
 
 def _spread(method: Fields) -> str:
@@ -223,3 +238,5 @@ _LINES: tuple[tuple[str, str, Callable[[Fields], str]], ...] = (
     ),
 )
 _BEFORE_OFF_TARGET = [name for name, _, _ in _LINES].index("Out of range")
+_OF_WEIGHTS = ("Participation ratio", "Fit of the direction", "Cross-validated r")
+_OF_CONNECTOMES = ("First-order prediction", "Out of range")

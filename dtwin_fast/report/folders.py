@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..evaluate.report_files import SCORES_FILE
+from ..interventions.files import INTERVENTION_FILE
 from .reading import report_error
 
-INTERVENTION_FILE = "intervention.json"
 REPORT_FOLDER = "report"
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import check_regular_file
+from ..interventions.files import INTERVENTION_FILE
 from ..readers.request import parsing
 from ..spec import n_edges
-from .folders import INTERVENTION_FILE
 from .reading import Columns, Fields, Float64, read_columns, read_fields, report_error
 
 Float32 = npt.NDArray[np.float32]
@@ -127,6 +127,7 @@ class Intervention:
         edges, of_region: method -> map.
         in_range: label -> scores before and after.
         outcomes: label -> outcomes.
+        rejected: id in the input, and why they were left out.
     """
 
     folder: Path
@@ -147,6 +148,7 @@ class Intervention:
     of_region: dict[str, EdgeMap]
     in_range: dict[str, list[InRange]]
     outcomes: dict[str, list[Outcome]]
+    rejected: list[tuple[str, str]]
 
     def kinds_of_maps(self, method: str) -> tuple[str, ...]:
         """Which maps of single people were written: ``change``, ``gradient``, both or none."""
@@ -213,6 +215,7 @@ def read_intervention(folder: Path) -> Intervention:
         of_region,
         _in_range(read_columns(folder / "range.tsv")),
         _outcomes(read_columns(folder / "targets.tsv")),
+        _rejected(read_columns(folder / "rejected.tsv")),
     )
 
 
@@ -354,6 +357,10 @@ def _outcomes(table: Columns) -> dict[str, list[Outcome]]:
     for label, *rest in rows:
         found.setdefault(label, []).append(Outcome(*rest))
     return found
+
+
+def _rejected(table: Columns) -> list[tuple[str, str]]:
+    return list(zip(table.text("source_id"), table.text("reason"), strict=True))
 
 
 def _count(value: float) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import MissingExtraError
 from ..prediction_files import NOTICE
 from ..provenance import package_version
-from .sections import Link, Table, runs_of_images
+from .sections import Link, Section, Table, runs_of_images, without_folds
 from .words import significant
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 GENERATOR = "dtwin_fast report"
 """By which a page says whose it is."""
+MOST_BYTES = 990_000
+"""A page must stay below a megabyte."""
 MOST_FACTS = 200
 MOST_LETTERS = 300
 
@@ -29,14 +31,18 @@ def facts(caption: str, values: Mapping[str, Any]) -> Table:
     return Table(caption, ["name", "value"], rows, frozenset({1}))
 
 
-def render(template: str, **content: Any) -> str:
-    """The HTML of a page.
+def render(sections: Sequence[Section], **content: Any) -> str:
+    """The HTML of a page; tables that are folded are left out where it would be too large.
 
     Raises:
         MissingExtraError: Jinja2 is not installed.
     """
-    page = _environment().get_template(template)
-    return page.render(notice=NOTICE, generator=f"{GENERATOR} {package_version()}", **content)
+    page = _environment().get_template("page.html")
+    content |= {"notice": NOTICE, "generator": f"{GENERATOR} {package_version()}"}
+    html = page.render(sections=sections, **content)
+    if len(html.encode()) <= MOST_BYTES:
+        return html
+    return page.render(sections=without_folds(sections), **content)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -63,12 +64,11 @@ class SubjectPages:
             sections.append(self._of_scores.section(person))
         sections.append(_background(self._material, person))
         return render(
-            "page.html",
+            sections,
             title=f"{person.label}: {self._material.title} dtwin report",
             heading=f"{person.label}: {self._material.title}",
             nav_label="Pages and sections",
             nav=[*nav, *((section.title, f"#{section.id}") for section in sections)],
-            sections=sections,
         )
 
 
@@ -152,7 +152,7 @@ def _effects(run: Intervention, row: int, figures: _InterventionFigures) -> Sect
         )
     table = Table(
         f"{target.text('name')} ({unit}), wished {target.text('goal')}",
-        ["method", "before", "after", "first-order", "effect (SD)", "place", "flags"],
+        ["method", "before", "after", "promised change", "effect (SD)", "place", "flags"],
         rows,
         frozenset({5, 6}),
     )
@@ -182,23 +182,19 @@ def _place(effect: Float64, row: int) -> str:
 
 def _outcomes(run: Intervention, row: int) -> Table:
     outcomes = run.outcomes.get(run.labels[row], [])
-    rows = [
-        [
-            outcome.name,
-            outcome.unit,
-            method_name(outcome.method),
-            significant(outcome.pre),
-            significant(outcome.post),
-            significant(outcome.post - outcome.pre),
-        ]
-        for outcome in outcomes
-    ]
-    return Table(
-        "Every outcome before and after",
-        ["outcome", "unit", "method", "before", "after", "change"],
-        rows,
-        frozenset({1, 2}),
-    )
+    known = {(outcome.name, outcome.unit, outcome.method): outcome for outcome in outcomes}
+    titles, rows = ["outcome", "unit"], []
+    for method in run.methods:
+        name = method_name(method)
+        titles += [f"{name}: before", "after", "change"]
+    for name, unit in dict.fromkeys((outcome.name, outcome.unit) for outcome in outcomes):
+        cells = []
+        for method in run.methods:
+            found = known.get((name, unit, method))
+            pre, post = (math.nan, math.nan) if found is None else (found.pre, found.post)
+            cells += [significant(value) for value in (pre, post, post - pre)]
+        rows.append([name, unit, *cells])
+    return Table("Every outcome before and after", titles, rows, frozenset({1}))
 
 
 def _range(run: Intervention, row: int) -> Table:

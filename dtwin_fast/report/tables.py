@@ -53,7 +53,9 @@ def blocks_table(method: str, blocks: list[Block], whose: str, *, fold_rest: boo
     tables = [Table(caption, titles, first, words)]
     if fold_rest and len(blocks) > len(first):
         every = f"All {len(blocks)} blocks of networks: {method_name(method)}"
-        tables.append(Table(every, titles, [row(block) for block in blocks], words, every))
+        tables.append(
+            Table(every, titles, [row(block) for block in blocks], words, every, "networks.tsv")
+        )
     return tables
 
 
@@ -76,12 +78,13 @@ def regions_table(run: Intervention) -> list[Table]:
     every = f"All {len(rows)} regions"
     return [
         Table(
-            f"The {len(top)} regions whose edges stand out most, {method_name(run.methods[0])}",
+            f"The {len(top)} regions whose edges stand out most, {method_name(run.methods[0])}; "
+            "means over the edges of a region",
             titles,
             [rows[r] for r in top],
             words,
         ),
-        Table(every, titles, rows, words, every),
+        Table(every, titles, rows, words, every, "regions.tsv"),
     ]
 
 

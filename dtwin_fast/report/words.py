@@ -14,8 +14,11 @@ TARGETS = {
     "amygdala-left": "the response of the left amygdala to faces more than to shapes",
     "amygdala-right": "the response of the right amygdala to faces more than to shapes",
     "speed": "speed: minus the mean reaction time over all trials",
+    "speed-faces": "speed with faces: minus the mean reaction time over all trials",
+    "speed-stroop": "speed in Stroop: minus the mean reaction time over all trials",
     "interference": "Stroop interference: reaction time on incongruent minus congruent trials",
     "accuracy": "the mean probability of the correct answer",
+    "bold-variability": "how much BOLD varies over time",
 }
 """Names of ``interventions.TARGETS``; a target of another name speaks for itself."""
 
@@ -89,8 +92,11 @@ def significant(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as whole per cent."""
-    return f"{100 * share:.0f} %" if math.isfinite(share) else "n/a"
+    """A share as whole per cent; not 0 or 100 where it is not all or none."""
+    if not math.isfinite(share):
+        return "n/a"
+    text = f"{100 * share:.0f}"
+    return f"{100 * share:.3g} %" if text in ("0", "100") and 0 < share < 1 else f"{text} %"
 
 
 def p_value(p: float) -> str:

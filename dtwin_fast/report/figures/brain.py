@@ -10,14 +10,16 @@ import numpy as np
 from ...errors import MissingExtraError
 from ..positions import drawn_regions
 from ..reading import Float64
-from .canvas import DIVERGING, MANY_COLOURS, Image, Stage
+from .canvas import DIVERGING, Image, Stage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _VIEWS = "lzr"
 _DOT = 46
-_DPI = 120
+_DPI = 100
+_N_COLOURS = 128
+"""Enough for the bar to look even."""
 SHOWN_QUANTILE = 0.99
 """Colours end at this quantile of the effects' sizes."""
 
@@ -58,7 +60,7 @@ class GlassBrains:
             self._brains.append(_dots(figure, positions, (0.0, top - share, 0.88, 0.9 * share)))
         figure.colorbar(self._scale, cax=figure.add_axes((0.905, 0.15, 0.015, 0.7)), format="%.2g")
         moving = [dots for brain in self._brains for dots, _ in brain]
-        self._stage = Stage(figure, moving, n_colours=MANY_COLOURS, dpi=_DPI)
+        self._stage = Stage(figure, moving, n_colours=_N_COLOURS, dpi=_DPI)
 
     def draw(self, maps: Sequence[Float64], alt: str, caption: str) -> Image | None:
         """The (R,) maps, one for each title; None if no region can be drawn."""

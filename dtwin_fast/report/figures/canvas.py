@@ -25,8 +25,8 @@ DIVERGING = "RdBu_r"
 
 PIXELS_PER_INCH = 96
 PNG_DPI = 150
-FEW_COLOURS, MANY_COLOURS = 64, 224
-"""Colours of a PNG: of lines and dots, and of maps whose colours are read off a bar."""
+N_COLOURS = 64
+"""Colours of a PNG, unless it has a bar of more."""
 MOST_LETTERS = 60
 
 STYLE: Any = {
@@ -123,7 +123,7 @@ class Stage:
         figure: Figure,
         moving: Sequence[Artist],
         *,
-        n_colours: int = FEW_COLOURS,
+        n_colours: int = N_COLOURS,
         dpi: int = PNG_DPI,
     ) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -12,7 +12,7 @@ from ..intervention import Intervention
 from ..networks import Arrangement, arrange, as_matrix, strongest
 from ..reading import Float64
 from ..words import method_name, significant
-from .canvas import DIVERGING, MANY_COLOURS, Image, Stage, as_svg, panels, plain
+from .canvas import DIVERGING, Image, Stage, as_svg, panels, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 SHOWN_QUANTILE = 0.995
 """Colours end at this quantile of the edges' sizes, so that a few do not hide the others."""
 CIRCLE_EDGES = 60
+N_STEPS = 15
+"""Colours of a matrix."""
+_DPI = 120
+_ARC_POINTS = 12
 _PEOPLE_FOR_LIMIT = 20
 _LABEL_GAP = 0.031
 """Least distance of two labels beside a matrix, as a share of its height."""
@@ -47,19 +51,23 @@ class Matrices:
     """
 
     def __init__(self, run: Intervention, titles: tuple[str, ...], limits: list[float]) -> None:
+        from matplotlib import colormaps
+
         self._run, self._titles = run, titles
         self._arrangement = arrange(run.networks)
         figure, axes = panels(1, len(titles), 1.0 + 3.3 * len(titles), 3.05)
         nothing = np.zeros((len(run.regions), len(run.regions)))
+        # Steps, not a continuum: noise of 200,000 cells in every shade fills a megabyte.
+        colours = colormaps[DIVERGING].resampled(N_STEPS)
         self._images, moving = [], []
         for panel, title, limit in zip(axes, titles, limits, strict=True):
-            image = panel.imshow(nothing, cmap=DIVERGING, vmin=-limit, vmax=limit)
+            image = panel.imshow(nothing, cmap=colours, vmin=-limit, vmax=limit)
             figure.colorbar(image, ax=panel, shrink=0.75, pad=0.02, format="%.2g")
             panel.set_title(title)
             lines = _networks(panel, self._arrangement, labels=panel is axes[0])
             self._images.append(image)
             moving += [image, lines]
-        self._stage = Stage(figure, moving, n_colours=MANY_COLOURS)
+        self._stage = Stage(figure, moving, dpi=_DPI)
 
     def draw(self, maps: Sequence[npt.NDArray[np.floating]], whose: str) -> Image:
         """The (E,) maps, one for each title."""
@@ -96,7 +104,7 @@ def draw_circle(run: Intervention, method: str, what: str) -> Image:
     place[arrangement.order] = _angle((np.arange(n) + 0.5) / n)
     for k, (name, start, stop) in enumerate(arrangement.spans):
         gap = min(0.15, 0.2 * (stop - start))
-        around = _angle(np.linspace(start + gap, stop - gap, 2 + 2 * (stop - start)) / n)
+        around = _angle(np.linspace(start + gap, stop - gap, _ARC_POINTS) / n)
         colour = ("#3b4a59", "#a9b4bf")[k % 2]
         panel.plot(np.cos(around), np.sin(around), color=colour, linewidth=5, solid_capstyle="butt")
         middle = float(_angle((start + stop) / 2 / n))

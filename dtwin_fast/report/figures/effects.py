@@ -101,7 +101,7 @@ def draw_effects(run: Intervention) -> Image:
         )
     axes[0].set_ylabel("people")
     axes[len(run.methods)].set_ylabel("random", rotation=0, ha="right", va="center")
-    return as_svg(
+    return as_png(
         figure,
         "Histograms of effects over people. " + ". ".join(parts) + ".",
         "Effects over people (bars; the thick line is their mean, dashed 0.8 SD) and, below, the "

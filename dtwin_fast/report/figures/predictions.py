@@ -14,7 +14,7 @@ from ..reading import Fields, Float64
 from ..scores import Run, Trials
 from ..words import number
 from .canvas import (
-    FEW_COLOURS,
+    N_COLOURS,
     OBSERVED,
     OWN,
     PIXELS_PER_INCH,
@@ -49,6 +49,7 @@ ON_ONE_SCALE = (
 MAX_FIGURE_BYTES = 8 * 2**20
 MAX_FIGURE_PIXELS = 4_000_000
 _N_BINS = 24
+_SCORE_COLOURS, _SCORE_DPI = 24, 120
 _FEWEST_FOR_MEAN = 5
 
 
@@ -98,8 +99,7 @@ def draw_scores(rows: list[Fields]) -> Image | None:
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return as_png(
-        figure,
+    return Stage(figure, (), n_colours=_SCORE_COLOURS, dpi=_SCORE_DPI).image(
         f"Scores of the model beside floor, ceiling and null. Of {known} scores {better} are "
         "better than the floor with the whole 95 % interval; the table has the numbers.",
         "The model (dot, 95 % interval) beside the best trivial baseline (orange bar), what the "
@@ -218,7 +218,7 @@ def embed(path: Path, alt: str, caption: str) -> Image:
     ):
         if picture.width * picture.height > MAX_FIGURE_PIXELS:
             raise ValueError(f"{picture.width} by {picture.height} pixels are too many")
-        source = png_source(picture, FEW_COLOURS)
+        source = png_source(picture, N_COLOURS)
         dpi = float(picture.info.get("dpi", (150, 150))[0]) or 150.0
         width, height = (round(side * PIXELS_PER_INCH / dpi) for side in picture.size)
     return Image(source, width, height, alt, caption)
