@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeVar
 
@@ -74,6 +74,8 @@ def rollout(
     time_projection: npt.ArrayLike | None = None,
     return_states: bool = False,
     n_threads: int | None = None,
+    *,
+    out_states: FloatArray | None = None,
 ) -> RolloutResult:
     """Roll S subjects' RNNs over their inputs.
 
@@ -100,6 +102,8 @@ def rollout(
             (S,B,K,O) = time_projection @ outputs without the (T,O) outputs being made.
         return_states: also return the hidden states.
         n_threads: 1 to 1024; None = all the cores this process may use.
+        out_states: (S,B,T,H) C-order array in the dtype of ``precision`` to write the states
+            into and return. States are large, and memory that is new costs time to clear.
 
     Raises:
         DTwinInputError: arguments that cannot be used (codes ``weights``, ``dtype``,
@@ -110,17 +114,26 @@ def rollout(
     """
     _check_precision(precision)
     problem = _problem(weights, inputs, h0, precision, time_projection)
-    if return_states:
-        n_subjects, n_sequences, n_hidden = problem.state_shape
-        _check_bytes("states", (n_subjects, n_sequences, problem.n_steps, n_hidden), precision)
+    n_subjects, n_sequences, n_hidden = problem.state_shape
+    shape = (n_subjects, n_sequences, problem.n_steps, n_hidden)
+    if out_states is not None:
+        _check_out("out_states", out_states, shape, precision)
+        problem = replace(problem, out_states=out_states)
+    elif return_states:
+        _check_bytes("states", shape, precision)
+    with_states = return_states or out_states is not None
     threads = _count_threads(n_threads)
 
     def run(name: str) -> Solution:
-        return BACKENDS[name].rollout(problem, return_states=return_states, n_threads=threads)
+        return BACKENDS[name].rollout(problem, return_states=with_states, n_threads=threads)
 
     name, solution = _first_able(backend, weights.cell, precision, run)
+    states = solution.states
+    if out_states is not None and states is not None and states is not out_states:
+        out_states[...] = states
+        states = out_states
     return RolloutResult(
-        solution.outputs, solution.states, _plain(solution.h_final), name, solution.diverged
+        solution.outputs, states, _plain(solution.h_final), name, solution.diverged
     )
 
 
@@ -421,6 +434,15 @@ def _check_rank(field: str, array: FloatArray, wanted: dict[int, str]) -> None:
 def _check_shape(field: str, array: FloatArray, wanted: tuple[int, ...]) -> None:
     if array.shape != wanted:
         raise _shape_error(field, wanted, array.shape)
+
+
+def _check_out(field: str, array: FloatArray, wanted: tuple[int, ...], precision: str) -> None:
+    dtype = np.dtype(PRECISIONS[precision])
+    if not isinstance(array, np.ndarray) or array.shape != wanted or array.dtype != dtype:
+        got = f"{getattr(array, 'shape', type(array).__name__)} {getattr(array, 'dtype', '')}"
+        raise _shape_error(field, f"{wanted} {dtype}", got)
+    if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
+        raise _shape_error(field, "a writeable array in C order", "another layout")
 
 
 def _check_not_empty(field: str, letter: str, size: int) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
@@ -890,3 +891,34 @@ def test_the_engine_refuses_a_vjp_that_dispatch_would_not_send() -> None:
     for name in written:
         with pytest.raises(TypeError):
             _core.rollout_vjp(**(good | {name: good[name].astype(np.float64)}))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_states_are_written_where_they_are_wanted(backend: str) -> None:
+    weights, inputs = make_weights("rnn", 3, 4, 5, 2), make_inputs(2, 7, 4)
+    wanted = rollout(weights, inputs, backend=backend, return_states=True)
+    assert wanted.states is not None
+    memory = np.full_like(wanted.states, np.nan)
+    found = rollout(weights, inputs, backend=backend, out_states=memory)
+    assert found.states is memory
+    np.testing.assert_array_equal(memory, wanted.states)
+    np.testing.assert_array_equal(found.outputs, wanted.outputs)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda memory: memory[:, :, 1:],
+        lambda memory: memory.astype(np.float64),
+        lambda memory: np.asfortranarray(memory),
+        lambda memory: memory.tolist(),
+    ],
+    ids=["shape", "dtype", "order", "no array"],
+)
+def test_memory_for_states_that_does_not_fit_is_refused(spoil: Callable[..., object]) -> None:
+    weights, inputs = make_weights("rnn", 3, 4, 5, 2), make_inputs(2, 7, 4)
+    states = rollout(weights, inputs, backend="cpu", return_states=True).states
+    with pytest.raises(DTwinInputError) as caught:
+        rollout(weights, inputs, backend="cpu", out_states=spoil(states))  # type: ignore[arg-type]
+    assert caught.value.code == "shape"
+    assert caught.value.field == "out_states"

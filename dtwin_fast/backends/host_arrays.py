@@ -23,8 +23,8 @@ def rollout(
     dtype = weights.w_hh.dtype
     n_subjects, n_sequences, n_hidden = problem.state_shape
     outputs = np.empty(problem.output_shape, dtype)
-    states = None
-    if return_states:
+    states = problem.out_states
+    if return_states and states is None:
         states = np.empty((n_subjects, n_sequences, problem.n_steps, n_hidden), dtype)
     h_final = np.empty(problem.state_shape, dtype)
     c_final = np.empty(problem.state_shape, dtype) if weights.cell == "lstm" else None

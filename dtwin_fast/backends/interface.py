@@ -24,6 +24,7 @@ class Problem:
         h0: state before the first step; None = zeros.
         time_projection: (K,T) or (B,K,T), or None.
         precision: a key of ``dtwin_fast.dispatch.PRECISIONS``.
+        out_states: (S,B,T,H) C-order memory that a backend may write the states into, or None.
     """
 
     weights: RNNWeights
@@ -31,6 +32,7 @@ class Problem:
     h0: State | None
     time_projection: FloatArray | None
     precision: str
+    out_states: FloatArray | None = None
 
     @property
     def n_sequences(self) -> int:

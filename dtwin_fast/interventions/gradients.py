@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -109,11 +110,6 @@ class Simulator:
             "backend": backend, "precision": precision, "n_threads": n_threads
         }  # fmt: skip
 
-    def with_precision(self, precision: str) -> Simulator:
-        """The same with weights of another precision."""
-        options = {**self._options, "precision": precision}
-        return Simulator(self.twin, self.targets, missing=self.missing, **options)
-
     def hidden(self, connectomes: Connectomes) -> Float32:
         """(S,D) the hypernetwork's last hidden layer of people that ``Twin.prepare`` returned."""
         return hidden_units(self.twin.layers, self.twin.hyper_input(connectomes, self.missing))
@@ -144,7 +140,8 @@ class Simulator:
         for rows in self.chunks(len(connectomes)):
             part = connectomes.select(rows)
             weights = self.twin.personalize(part, missing=self.missing)
-            result = rollout(weights, self._inputs, return_states=True, **self._options)
+            memory = self._states[: len(part)]
+            result = rollout(weights, self._inputs, out_states=memory, **self._options)
             self.backend = result.backend
             said = self._read(result.outputs)
             values[:, rows] = self._values(said)
@@ -158,11 +155,21 @@ class Simulator:
 
     def chunks(self, n_subjects: int) -> Iterator[slice]:
         """Rows of people whose weights, states and outputs are in memory at once."""
+        for start in range(0, n_subjects, self._chunk_size):
+            yield slice(start, min(start + self._chunk_size, n_subjects))
+
+    @property
+    def _chunk_size(self) -> int:
         spec, (n_sequences, n_steps) = self.twin.spec, self._inputs.shape[:2]
         values = count_weights(spec) + n_sequences * n_steps * (spec.n_hidden + 2 * spec.n_outputs)
-        size = min(max(1, STATES_BYTES // (4 * values)), BLOCK_SUBJECTS)
-        for start in range(0, n_subjects, size):
-            yield slice(start, min(start + size, n_subjects))
+        return int(min(max(1, STATES_BYTES // (4 * values)), BLOCK_SUBJECTS))
+
+    @cached_property
+    def _states(self) -> Float32:
+        """Memory for the states of a chunk, used again and again."""
+        n_sequences, n_steps = self._inputs.shape[:2]
+        shape = (self._chunk_size, n_sequences, n_steps, self.twin.spec.n_hidden)
+        return np.empty(shape, np.float32)
 
     def _read(self, outputs: npt.NDArray[Any]) -> dict[str, Said]:
         said = {}
