@@ -151,6 +151,9 @@ class _Climb:
             idle[rows] = np.where(better | (step == 0), 0, idle[rows] + 1)
             best[rows[better]], merit[rows[better]] = change[rows][better], now[better]
             taken[rows] += 1
+            # Where a rollout left the finite numbers nothing leads on: back, and shorter steps.
+            lost = ~np.isfinite(values).all(axis=0)
+            change[rows[lost]], moved[:, lost], gradients[:, lost] = best[rows[lost]], 0, 0
             if step + 1 < self.n_steps:
                 change[rows] = self._step(change[rows], moved, gradients, step)
             if self.patience is not None and len(moved) == 1:
