@@ -108,12 +108,24 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Intervene and write; 3 when subjects were rejected, else 0."""
-    from ..interventions import find_target, intervene, parse_edit, write_intervention
+    from ..interventions import (
+        EDIT_FORMS,
+        EDITS,
+        find_target,
+        intervene,
+        parse_edit,
+        write_intervention,
+    )
     from ..interventions.files import as_json
     from ..interventions.intervene import METHODS
 
     with output_folder(args.out):
         find_target(args.target)
+        kind = args.method.partition(":")[0]
+        if args.method not in METHODS and kind not in EDITS:
+            raise _unknown(
+                "method", "there is no such method", (*METHODS, *EDIT_FORMS), args.method
+            )
         method = args.method if args.method in METHODS else parse_edit(args.method)
         twin = load(args.model)
         connectomes = read_input(args)
@@ -168,9 +180,13 @@ class _Stages:
         self._bar.close()
 
 
-def _constraint(args: argparse.Namespace, regions: Sequence[str]) -> Constraint:
+def _constraint(args: argparse.Namespace, regions: Sequence[str]) -> Constraint | None:
+    """What was asked for; None where nothing was."""
     from ..interventions import Constraint
 
+    given = (args.norm != "l2", args.budget is not None, args.top_k, args.allow, args.any_matrix)
+    if not any(given):
+        return None
     masks = [_allowed(text, regions) for text in args.allow]
     return Constraint(
         norm=args.norm,
@@ -198,13 +214,17 @@ def _allowed(text: str, regions: Sequence[str]) -> Any:
             for title in ("region_1", "region_2")
         )
         return listed_edges(regions, [(row[one], row[other]) for row in rows])
-    raise DTwinInputError(
-        "constraint",
-        "these are no edges",
-        field="--allow",
-        wanted=" | ".join(ALLOW_FORMS),
-        got=repr(text[:80]),
-        fix="Name edges in one of these forms",
+    raise _unknown("allow", "these are no edges", ALLOW_FORMS, text)
+
+
+def _unknown(option: str, what: str, known: Sequence[str], got: str) -> DTwinInputError:
+    return DTwinInputError(
+        "argument",
+        what,
+        field=f"--{option}",
+        wanted=" | ".join(known),
+        got=repr(got[:80]),
+        fix="Give one of these forms",
     )
 
 
@@ -247,7 +267,7 @@ def _controls(done: Intervention, effect: Effect) -> Iterator[tuple[str, str]]:
             f"{_number(random['sd_of_intervention'])} (z {_number(random['sd_z'])}, p "
             f"{_number(random['sd_p'])})",
         )
-    yield "doses -3 to 3 SDs", f"monotone in {_share(s['monotone_share'])} of people"
+    yield "doses -3 to 3", f"monotone in {_share(s['monotone_share'])} of people; 2 is this one"
     if pls := s.get("pls"):
         yield (
             "direction in weights",
@@ -259,7 +279,7 @@ def _controls(done: Intervention, effect: Effect) -> Iterator[tuple[str, str]]:
         "off target",
         ", ".join(f"{name} {change:+.2f}" for name, change in _off_target(done, effect)),
     )
-    if effect.range_before is not None and effect.range_after is not None:
+    if effect.range_after is not None:
         before, after = s["range"]["flagged_before"], s["range"]["flagged_after"]
         yield "out of range", f"{before} people before, {after} after"
     yield (

@@ -53,7 +53,7 @@ class Effect:
         outcomes_pre, outcomes_post: (K,S) of the intervention's ``outcomes``.
         curve: (doses,S) the target at ``DOSES``.
         random: directions to compare with.
-        range_before, range_after: of the connectomes; None in weights.
+        range_before, range_after: of the connectomes; ``range_after`` is None in weights.
         facts: other controls, as intervention.json has them.
     """
 
@@ -68,7 +68,7 @@ class Effect:
     outcomes_post: Float64
     curve: Float64
     random: RandomDirections
-    range_before: RangeScores | None = None
+    range_before: RangeScores
     range_after: RangeScores | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -104,7 +104,6 @@ class Effect:
         }
 
     def _range(self) -> dict[str, Any]:
-        assert self.range_before is not None
         assert self.range_after is not None
         return {
             "flagged_before": sum(map(bool, self.range_before.flags())),

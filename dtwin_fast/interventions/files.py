@@ -15,7 +15,7 @@ from ..files import write_npy
 from ..networks import network_of
 from ..prediction_files import NOTICE, bids_labels, write_json
 from ..tables import Cell, write_tsv
-from .effect import DOSES
+from .effect import DOSES, Effect
 from .intervene import Intervention
 
 INTERVENTION_FILE = "intervention.json"
@@ -87,7 +87,7 @@ def as_json(done: Intervention) -> dict[str, Any]:
         },
         "people": len(done.subjects),
         "rejected": len(connectomes.rejected),
-        "flagged": sum(map(bool, _flags(done))),
+        "flagged": sum(map(bool, _flags(done, next(iter(done.effects.values()))))),
         "methods": {method: effect.summary() for method, effect in done.effects.items()},
         "flags": list(done.notes),
         "settings": done.settings,
@@ -97,17 +97,18 @@ def as_json(done: Intervention) -> dict[str, Any]:
     return plain
 
 
-def _flags(done: Intervention) -> list[tuple[str, ...]]:
-    """For each person, those of the input and of being outside the training range."""
-    flags = list(done.connectomes.flags)
-    effect = next(iter(done.effects.values()))
-    if effect.range_after is not None:
-        flags = [(*own, *more) for own, more in zip(flags, effect.range_after.flags(), strict=True)]
-    return flags
+def _flags(done: Intervention, effect: Effect) -> list[tuple[str, ...]]:
+    """For each person, those of the input and of being outside the training range.
+
+    Of the connectome that the method leaves: in weights, the one that was given.
+    """
+    scores = effect.range_after or effect.range_before
+    given = done.connectomes.flags
+    return [(*own, *more) for own, more in zip(given, scores.flags(), strict=True)]
 
 
 def _effects(done: Intervention, labels: list[str]) -> Table:
-    flags = _flags(done)
+    flags = {method: _flags(done, effect) for method, effect in done.effects.items()}
     rows: Iterator[list[Cell]] = (
         [
             labels[i],
@@ -117,7 +118,7 @@ def _effects(done: Intervention, labels: list[str]) -> Table:
             float(effect.post[i]),
             float(effect.effect[i]),
             float(effect.predicted[i]),
-            ",".join(flags[i]) or "n/a",
+            ",".join(flags[method][i]) or "n/a",
         ]
         for method, effect in done.effects.items()
         for i in range(len(labels))
@@ -180,10 +181,10 @@ def _range(done: Intervention, labels: list[str]) -> Table:
     names = ["deviation", "beyond_share", "mahalanobis", "min_eigenvalue"]
 
     def rows() -> Iterator[list[Cell]]:
-        for effect in done.effects.values():
-            for when, scores in (("before", effect.range_before), ("after", effect.range_after)):
-                if scores is None:
-                    continue
+        effects = list(done.effects.values())
+        after = [e.range_after for e in effects if e.range_after is not None]
+        for when, all_scores in (("before", [effects[0].range_before]), ("after", after)):
+            for scores in all_scores:
                 for i, (label, flags) in enumerate(zip(labels, scores.flags(), strict=True)):
                     numbers = [float(getattr(scores, name)[i]) for name in names]
                     yield [label, when, *numbers, ",".join(flags) or "n/a"]

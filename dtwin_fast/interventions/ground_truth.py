@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,20 +34,34 @@ TRAITS = {
 
 
 def truth_of_map(
-    truth: Truth, target: str, gradient: npt.NDArray[Any], seed: int = 0
+    truth: Truth,
+    target: str,
+    gradient: npt.NDArray[Any],
+    regions: Sequence[str],
+    seed: int = 0,
 ) -> dict[str, Any] | None:
     """How near people's maps (S,E) come to the true gradient of the target's trait.
+
+    Args:
+        truth: of the cohort.
+        target: name of the target.
+        gradient: (S,E) maps.
+        regions: R names in the order of the maps, whatever that of the cohort.
+        seed: of the intervals.
 
     Returns:
         Means over people with 95 % intervals (BCa over people): the cosine with the true
         gradient by Fisher z, and the area under the ROC curve of |map| for the causal edges, the
         5 % that move the trait most. None for a target that is about no trait.
+
+    Raises:
+        DTwinInputError: a region that the cohort does not have (code ``regions_missing``).
     """
     trait = TRAITS.get(target)
     if trait is None:
         return None
-    true = truth.gradient[truth.trait_names.index(trait)]
-    causal = truth.causal_edges(trait)
+    true = _in_order(truth, truth.gradient[truth.trait_names.index(trait)], regions)
+    causal = _in_order(truth, truth.causal_edges(trait), regions) > 0
     lengths = np.linalg.norm(gradient, axis=1) * np.linalg.norm(true)
     cosine = np.divide(gradient @ true, lengths, out=np.full(len(gradient), np.nan),
                        where=lengths > 0)  # fmt: skip
@@ -80,6 +96,13 @@ def truth_of_effect(
         "slope_r": pearson(moved, change),
         "sign_accuracy": float((np.sign(moved) == np.sign(change)).mean()),
     }
+
+
+def _in_order(truth: Truth, edges: npt.NDArray[Any], regions: Sequence[str]) -> Float64:
+    """A map (E,) of the cohort's edges, in the order of ``regions``."""
+    one = replace(truth.observed.select([0]), edges=edges[None].astype(np.float32))
+    ordered: Float64 = one.align(regions).edges[0].astype(np.float64)
+    return ordered
 
 
 def _moved(before: Truth, after: Truth, target: str) -> Float64:

@@ -95,9 +95,11 @@ def intervene(
             ``weights``, the paper's shift of generated weights; or an edit of ``presets``.
         goal: ``up`` or ``down``; None: the target's own.
         keep: outcomes that are to stay as they are (method ``connectome``).
-        constraint: of the change; None: that it leaves a correlation matrix. Without a budget
-            people are moved by ``DOSE`` SDs of these people along the group's gradient.
-        scope: ``person``, a change for each, or ``group``, one for all.
+        constraint: of the change (method ``connectome``); None: that it leaves a correlation
+            matrix. Without a budget people are moved by ``DOSE`` SDs of these people along the
+            group's gradient.
+        scope: ``person``, a change for each, or ``group``, one for all (method ``connectome``;
+            what makes a person's connectome valid is their own).
         n_steps: of the projected gradient, at most.
         n_random: random directions to compare with; 0: none.
         second: a twin of another seed, to compare maps with.
@@ -114,16 +116,22 @@ def intervene(
     """
     wanted = find_target(target)
     goal = goal or wanted.goal
+    _check(method, goal, scope, n_steps, n_random, seed, keep, constraint)
     constraint = constraint or Constraint(valid=True)
-    _check(method, goal, scope, n_steps, n_random, keep)
     tasks = check_target(twin, wanted)
-    name = target if isinstance(target, str) else getattr(wanted, "name", type(wanted).__name__)
+    name = target if isinstance(target, str) else _own_name(wanted)
     outcomes = {name: wanted, **_others(twin, name)}
     kept = [find_target(other) for other in keep]
+    for other in kept:
+        check_target(twin, other)
     options: dict[str, Any] = {"missing": missing, "backend": backend, "n_threads": n_threads}
-    people = in_fisher_z(twin.prepare(fc, missing=missing, bad_subjects=bad_subjects))
+    given = twin.prepare(fc, missing=missing, bad_subjects=bad_subjects)
+    people = in_fisher_z(given)
     if len(people) == 0:
-        raise _error("no_subjects", "nobody is left to intervene on", "people", "none")
+        raise _nobody(people)
+    if second is not None:  # refused now, not after the work
+        check_target(second, wanted)
+        second.prepare(people, missing=missing)
     constraint.check(people.n_edges)
     bench = Workbench(
         people,
@@ -212,7 +220,7 @@ def intervene(
             "precision": "float32",
             "search_precision": PRECISION if method == "connectome" else None,
             "training_seed": twin.training.get("seed"),
-            "input_sha256": input_digest(people),
+            "input_sha256": input_digest(given),
             "missing_policy": missing,
         },
     )
@@ -237,8 +245,21 @@ def _pearson_r(connectomes: Connectomes) -> Connectomes:
     return replace(connectomes, edges=edges, is_fisher_z=False)
 
 
+def _own_name(target: Target) -> str:
+    """Of a target that is none of ``TARGETS``, and no other one's name."""
+    name = str(getattr(target, "name", type(target).__name__))
+    return f"own {name}" if name in TARGETS else name
+
+
 def _check(
-    method: str | Edit, goal: Goal, scope: Scope, n_steps: int, n_random: int, keep: Sequence[Any]
+    method: str | Edit,
+    goal: Goal,
+    scope: Scope,
+    n_steps: int,
+    n_random: int,
+    seed: int,
+    keep: Sequence[Any],
+    constraint: Constraint | None,
 ) -> None:
     """Options that are none."""
     if isinstance(method, str) and method not in METHODS:
@@ -252,18 +273,25 @@ def _check(
     for field, value, known in (("goal", goal, get_args(Goal)), ("scope", scope, get_args(Scope))):
         if value not in known:
             raise _error("argument", f"there is no such {field}", field, value, " | ".join(known))
-    for field, number, least in (("n_steps", n_steps, 1), ("n_random", n_random, 0)):
+    for field, number, least in (
+        ("n_steps", n_steps, 1),
+        ("n_random", n_random, 0),
+        ("seed", seed, 0),
+    ):
         if type(number) is not int or number < least:
             wanted = f"an integer of at least {least}"
-            raise _error("argument", "this is no number of them", field, number, wanted)
-    if keep and method != "connectome":
-        raise _error(
-            "argument",
-            "only a search in the connectome can keep other outcomes",
-            "keep",
-            method if isinstance(method, str) else method.name,
-            "method='connectome'",
-        )
+            raise _error("argument", "this number cannot be used", field, number, wanted)
+    if isinstance(keep, str):  # a sequence of its letters
+        raise _error("argument", "these are no outcomes", "keep", keep, "a list of targets")
+    for field, is_given in (
+        ("keep", bool(keep)),
+        ("constraint", constraint is not None),
+        ("scope", scope != "person"),
+    ):
+        if is_given and method != "connectome":
+            name = method if isinstance(method, str) else method.name
+            what = "only a search in the connectome takes this"
+            raise _error("argument", what, field, name, "method='connectome'")
 
 
 def _infeasible(constraint: Constraint, budget: float) -> DTwinInputError:
@@ -274,6 +302,18 @@ def _infeasible(constraint: Constraint, budget: float) -> DTwinInputError:
         wanted="edges on which the target depends, and room to change them",
         got=f"budget {budget:.3g}, valid={constraint.valid}",
         fix="Allow more edges, or leave valid out where connectomes are hardly valid themselves",
+    )
+
+
+def _nobody(people: Connectomes) -> DTwinInputError:
+    rejected = people.rejected
+    return DTwinInputError(
+        "no_subjects",
+        "nobody is left to intervene on",
+        field="fc",
+        wanted="at least one person",
+        got=f"{len(rejected)} rejected, the first for: {rejected[0]}" if rejected else "none",
+        fix="Give people whose connectomes can be used",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from .constraints import Constraint
 from .effect import DOSES, Effect, RandomDirections, improvement, overlap
 from .gradients import Simulator, edited, in_fisher_z
 from .ground_truth import truth_of_effect, truth_of_map
-from .out_of_range import Reference, range_scores
+from .out_of_range import RangeScores, Reference, range_scores
 from .targets import Goal
 from .weight_space import (
     FEWEST_PEOPLE,
@@ -130,23 +131,17 @@ class Workbench:
         if not length > 0:
             return DOSE  # nothing depends on these edges, however far they go
         along /= length
-        spread = float((np.nan_to_num(self.people.edges) @ along).std(ddof=1))
+        spread = float((self._deviations() @ along).std(ddof=1))
         return DOSE * spread * (float(np.abs(along).max()) if constraint.norm == "linf" else 1.0)
 
     def in_connectomes(self, method: str, change: Float32, constraint: Constraint) -> Effect:
         """Of a change (S,E) of the people's Fisher z."""
         after = edited(self.people, change)
-        reference = Reference.fit(self.people.edges)
-        twin = self.target.twin
-        before, later = (
-            range_scores(c.edges, twin.edge_mean, twin.edge_sd, reference)
-            for c in (self.people, after)
-        )
         predicted = np.einsum("se,se->s", self.gradient, change, dtype=np.float64)
         post = self._outcomes.values(self._outcomes.hidden(after))
         facts: dict[str, Any] = {"stability": self._stability(self.gradient)}
         if self._truth is not None:
-            facts["truth"] = truth_of_map(self._truth, self._name, self.gradient, self._seed)
+            facts["truth"] = self._truth_of_map(self.gradient)
             if facts["truth"] is not None:
                 facts["truth"] |= truth_of_effect(
                     self._truth, self._name, self.people, after, post[0] - self.pre[0]
@@ -167,8 +162,8 @@ class Workbench:
                 )
             ),
             random=self._random_changes(change, constraint),
-            range_before=before,
-            range_after=later,
+            range_before=self._range_before,
+            range_after=self._range(after),
             facts=facts,
         )
 
@@ -196,7 +191,7 @@ class Workbench:
             "stability": self._stability_of_weights(gradient),
         }
         if self._truth is not None:
-            facts["truth"] = truth_of_map(self._truth, self._name, gradient, self._seed)
+            facts["truth"] = self._truth_of_map(gradient)
         return Effect(
             method="weights",
             goal=self.goal,
@@ -209,24 +204,40 @@ class Workbench:
             outcomes_post=post,
             curve=self._curve(lambda dose: self._shifted(self._hidden, direction, dose)),
             random=self._random_shifts(space, direction),
+            range_before=self._range_before,
             facts=facts,
         )
 
     def notes(self, effects: dict[str, Effect]) -> list[str]:
         """What a reader should know before the numbers."""
         found = []
+        scored = {"connectomes as given": self._range_before}
         for name, effect in effects.items():
-            if effect.range_before is None or effect.range_after is None:
-                continue
-            for scores, what in (
-                (effect.range_before, "connectomes as given"),
-                (effect.range_after, f"connectomes changed by {name}"),
-            ):
-                if n := sum(map(bool, scores.flags())):
-                    found.append(f"{n} of {len(self.people)} {what} are outside the training range")
+            if effect.range_after is not None:
+                scored[f"connectomes changed by {name}"] = effect.range_after
+        for what, scores in scored.items():
+            if n := sum(map(bool, scores.flags())):
+                found.append(f"{n} of {len(self.people)} {what} are outside the training range")
         if len(self.people) < FEWEST_PEOPLE:
             found.append(f"{len(self.people)} people: no controls over people")
         return found
+
+    @cached_property
+    def _reference(self) -> Reference | None:
+        return Reference.fit(self.people.edges)
+
+    @cached_property
+    def _range_before(self) -> RangeScores:
+        return self._range(self.people)
+
+    def _range(self, people: Connectomes) -> RangeScores:
+        twin = self.target.twin
+        return range_scores(people.edges, twin.edge_mean, twin.edge_sd, self._reference)
+
+    def _truth_of_map(self, gradient: Float32) -> dict[str, Any] | None:
+        assert self._truth is not None
+        regions = self.target.twin.regions
+        return truth_of_map(self._truth, self._name, gradient, regions, self._seed)
 
     def _rng(self, *purpose: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, *purpose])
@@ -243,6 +254,13 @@ class Workbench:
             self.progress("doses", i + 1, len(DOSES))
         return curve
 
+    def _deviations(self) -> Float32:
+        """(S,E) how people differ from their mean; 0 where an edge is missing."""
+        edges = self.people.edges
+        here = ~np.isnan(edges)
+        mean = np.where(here, edges, 0).sum(axis=0) / np.maximum(here.sum(axis=0), 1)
+        return np.where(here, edges - mean, 0).astype(np.float32)
+
     def _some_people(self) -> npt.NDArray[np.intp]:
         """Positions of ``RANDOM_PEOPLE`` at most, evenly spread over the target's ranks."""
         order = np.argsort(self.pre[0], kind="stable")
@@ -254,9 +272,9 @@ class Workbench:
         """Combinations of how people differ from their mean, as long as the change."""
         rows = self._some_people()
         some = self.people.select(rows)
+        here = ~np.isnan(some.edges)
         length = np.linalg.norm(change[rows], axis=1, keepdims=True)
-        edges = np.nan_to_num(self.people.edges)
-        edges = edges - edges.mean(axis=0)
+        edges = self._deviations()
         is_cohort = len(edges) >= FEWEST_PEOPLE
         # An edit changes some edges only: so do the directions that it is compared with.
         touched = (change != 0).any(axis=0)
@@ -267,8 +285,11 @@ class Workbench:
             drawn = weights @ edges if is_cohort else rng.standard_normal(edges.shape[1])
             drawn = np.where(touched, drawn, 0).astype(np.float32)[None]
             drawn = constraint.project(drawn, np.inf)[0]
-            drawn /= np.linalg.norm(drawn) or 1.0
-            return self.target.hidden(edited(some, length * drawn))
+            # Of who lacks edges, on the others alone: as long as the change there.
+            own = np.where(here, drawn, np.float32(0))
+            size = np.linalg.norm(own, axis=1, keepdims=True)
+            own = np.divide(length * own, size, out=np.zeros_like(own), where=size > 0)
+            return self.target.hidden(edited(some, own))
 
         what = "combinations of people's deviations" if is_cohort else "white noise"
         return self._random(rows, hidden, f"{what}, as long as each person's change")
@@ -303,7 +324,7 @@ class Workbench:
 
     def _stability(self, gradient: Float32) -> dict[str, float | None]:
         """Of the group's map: between halves of the people, and between twins."""
-        halves = [gradient[half].mean(axis=0) for half in self._halves()]
+        halves = [gradient[half].mean(axis=0) for half in self._halves() if len(half)]
         other = None
         if self._second is not None:
             options: dict[str, Any] = {"missing": self.target.missing}
@@ -350,7 +371,7 @@ class Workbench:
     def _alike(
         self, halves: list[Float32], whole: Float32, other: Float32 | None
     ) -> dict[str, float | None]:
-        split = overlap(*halves) if len(halves) == 2 and len(self.people) > 1 else (None, None)
+        split = overlap(*halves) if len(halves) == 2 else (None, None)
         seeds = overlap(whole, other) if other is not None else (None, None)
         return {
             "split_half_r": split[0],
