@@ -52,6 +52,11 @@ def write_intervention(done: Intervention, folder: Path) -> None:
     """
     labels = bids_labels(done.subjects)
     (folder / INTERVENTION_FILE).unlink(missing_ok=True)
+    # Those that not every method has must not be an earlier one's.
+    (folder / "connectomes.npy").unlink(missing_ok=True)
+    for name in ("*_gradient.npy", "*_change.npy"):
+        for path in (folder / "maps").glob(name):
+            path.unlink()
     for name, table in {
         "effects": _effects(done, labels),
         "targets": _targets(done, labels),
