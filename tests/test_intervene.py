@@ -249,6 +249,21 @@ def test_the_default_budget_is_two_sds_along_the_groups_gradient(done: Intervent
     np.testing.assert_allclose(lengths, budget, rtol=1e-3)
 
 
+def test_the_default_budget_of_the_largest_change_is_as_far(
+    tiny_twin: Twin, people: Connectomes
+) -> None:
+    """Along the signs of the steepest edges, by as much on each."""
+    some = people.select(slice(0, 10))
+    constraint = Constraint("linf", top_k=9)
+    result = intervene(tiny_twin, some, "amygdala", constraint=constraint, n_steps=2, n_random=0)
+    gradient = result.effects["connectome"].gradient.mean(axis=0, dtype=np.float64)
+    signs = np.zeros(120)
+    steepest = np.argsort(-np.abs(gradient))[:9]
+    signs[steepest] = np.sign(gradient[steepest])
+    spread = (result.connectomes.edges @ signs / 3).std(ddof=1)
+    assert result.settings["budget"] == pytest.approx(2 * spread / 3, rel=1e-5)
+
+
 def test_a_group_has_one_change(tiny_twin: Twin, people: Connectomes) -> None:
     result = intervene(
         tiny_twin,

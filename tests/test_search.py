@@ -76,10 +76,13 @@ def test_a_small_change_is_along_the_gradient(
     np.testing.assert_allclose(sign * went, budget * norms(gradient), rtol=0.05)
 
 
-def test_with_few_edges_it_takes_the_steepest(tiny_twin: Twin, people: Connectomes) -> None:
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_with_few_edges_it_takes_the_steepest(
+    norm: Any, tiny_twin: Twin, people: Connectomes
+) -> None:
     sim = simulator(tiny_twin, "amygdala")
     gradient = sim.gradients(people)[1][0]
-    found = search(sim, people, Constraint(top_k=4), 1e-3, 1.0)
+    found = search(sim, people, Constraint(norm, top_k=4), 1e-3, 1.0)
     for change, slope in zip(found.change, gradient, strict=True):
         steepest = np.sort(np.argsort(-np.abs(slope))[:4])
         np.testing.assert_array_equal(np.flatnonzero(change), steepest)

@@ -301,7 +301,8 @@ def _infeasible(constraint: Constraint, budget: float) -> DTwinInputError:
         field="constraint",
         wanted="edges on which the target depends, and room to change them",
         got=f"budget {budget:.3g}, valid={constraint.valid}",
-        fix="Allow more edges, or leave valid out where connectomes are hardly valid themselves",
+        fix="Allow more edges, keep fewer outcomes, or leave valid out where connectomes are "
+        "hardly valid themselves",
     )
 
 

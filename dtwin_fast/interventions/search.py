@@ -169,7 +169,8 @@ class _Climb:
             along, back = _beside(along, gradients[1:], moved[1:])
             change = change + back
         if self.constraint.norm == "linf":
-            along = np.sign(along)
+            # The steepest edges are chosen before all are equally steep.
+            along = np.sign(self.constraint.project(along, np.inf))
         else:
             norm = np.linalg.norm(along, axis=1, keepdims=True)
             along = np.divide(along, norm, out=np.zeros_like(along), where=norm > 0)

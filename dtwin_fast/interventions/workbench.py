@@ -123,10 +123,10 @@ class Workbench:
                 fix="Give a budget (--budget), the largest norm of the change in Fisher z",
             )
         along = self.gradient.mean(axis=0, dtype=np.float64)[None]
-        if constraint.norm == "linf":
-            along = np.sign(along)
         # Of any length that no budget cuts: only its edges are chosen.
         along = constraint.project(along, np.inf)[0]
+        if constraint.norm == "linf":
+            along = np.sign(along)
         length = np.linalg.norm(along)
         if not length > 0:
             return DOSE  # nothing depends on these edges, however far they go
