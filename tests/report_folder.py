@@ -150,6 +150,8 @@ def write_folder(
         np.save(folder / "maps" / f"{m}_gradient.npy", d["gradient"])
         if m in altered:
             np.save(folder / "maps" / f"{m}_change.npy", d["change"])
+    is_edit = not set(methods) & {"connectome", "weights"}
+    method = "site:LH_first:0.2" if is_edit else methods[0]
     about: dict[str, Any] = {
         "notice": NOTICE,
         "target": {"name": "amygdala-right", "unit": "SD", "goal": "down", "tasks": ["faces"]},
@@ -158,7 +160,7 @@ def write_folder(
         "flagged": 1,
         "methods": {m: _summary(m, d, pre) for m, d in drawn.items()},
         "flags": ["sub-002: the connectome is outside the training range"],
-        "settings": {"budget": 2.0, "steps": 50, "edges": None, "seed": seed},
+        "settings": {"method": method, "budget": 2.0, "steps": 50, "edges": None, "seed": seed},
         "provenance": {"dtwin_fast": "0.1.0", "backend": "cpu", "model_sha256": "0" * 64},
     }
     write_json(folder / "intervention.json", about)

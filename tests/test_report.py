@@ -248,13 +248,16 @@ def test_the_same_results_give_the_same_report(small: Path) -> None:
     assert {path.name: path.read_bytes() for path in report.iterdir()} == before
 
 
-@pytest.mark.parametrize("methods", [("connectome",), ("weights",), ("site",)], ids=str)
+@pytest.mark.parametrize("methods", [("connectome",), ("weights",), ("edit",)], ids=str)
 def test_one_method_is_enough(tmp_path: Path, methods: tuple[str, ...]) -> None:
     write_folder(tmp_path / "here", n_people=2, methods=methods)
     written = write_report(tmp_path / "here")
     assert written.index == tmp_path / "here" / "report" / "index.html"
     words = seen(written.index).words
-    assert ("Edit: site" in words) == (methods == ("site",))
+    is_edit = methods == ("edit",)
+    assert ("Asked: what site:LH_first:0.2 would do to" in words) == is_edit
+    assert ("What would an edit do to amygdala-right?" in words) == is_edit
+    assert ("Asked: what would move" in words) != is_edit
     assert ("mean change (Fisher z)" in words) is False
     assert ("change (Fisher z)" in words) == (methods != ("weights",))
 
@@ -607,9 +610,11 @@ def test_mean_times_are_of_the_tables_rows(results: Path) -> None:
     run = read_scores(results / "scores").runs[0]
     assert run.trials is not None
     people, predicted, observed = person_means(run.trials)
-    own = run.trials.of(people[2])
-    assert predicted[2] == pytest.approx(np.nanmean(own.predicted_s))
-    assert observed[2] == pytest.approx(np.nanmean(own.rt_s))
+    for person, row in people.items():
+        own = run.trials.of(person)
+        assert predicted[row] == pytest.approx(np.nanmean(own.predicted_s))
+        assert observed[row] == pytest.approx(np.nanmean(own.rt_s))
+    assert len(people) == PEOPLE
 
 
 def test_the_twenty_regions_have_mirrored_positions() -> None:

@@ -25,6 +25,7 @@ from .sections import Card, Link, Part, Section, Table, Under
 from .tables import blocks_table, edges_table, regions_table
 from .words import (
     answer,
+    edit_name,
     method_name,
     method_words,
     number,
@@ -78,10 +79,14 @@ def _summary(run: Intervention) -> Section:
     target = run.about.fields("target")
     goal, unit = target.text("goal"), target.text("unit")
     people = run.about.count("people")
+    settings = run.about.fields("settings")
+    what = target_words(target.text("name"))
+    question = f"what would move {what} {goal}"
+    if run.is_edit:
+        question = f"what {edit_name(settings)} would do to {what}; {goal} is better"
     asked = (
-        f"Asked: what would move {target_words(target.text('name'))} {goal} (unit: {unit}; tasks: "
-        f"{', '.join(target.texts('tasks'))}), in {people} people; {run.about.count('rejected')} "
-        f"were rejected and {run.about.count('flagged')} are flagged."
+        f"Asked: {question} (unit: {unit}; tasks: {', '.join(target.texts('tasks'))}), in {people} "
+        f"people. Rejected: {run.about.count('rejected')}; flagged: {run.about.count('flagged')}."
     )
     cards, answers = [], []
     for method in run.methods:
@@ -93,7 +98,7 @@ def _summary(run: Intervention) -> Section:
             Card(percent(summary.number("share_improved")), f"{name}: people who improve"),
         ]
         answers.append(f"{name}: {answer(summary, goal, unit, people)}")
-    how = [f"{method_name(method)}: {method_words(method)}." for method in run.methods]
+    how = [f"{method_name(method)}: {method_words(method, settings)}." for method in run.methods]
     lines = controls(run)
     table = Table(
         "Controls: what else could explain the effect",

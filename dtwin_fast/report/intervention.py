@@ -19,8 +19,9 @@ from .reading import Columns, Fields, Float64, read_columns, read_fields, report
 Float32 = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.floating]
 
-WEIGHTS = "weights"
-"""The method that moves generated weights; every other one alters connectomes."""
+CONNECTOME, WEIGHTS = "connectome", "weights"
+"""The methods that seek: one alters connectomes, the other moves generated weights. Every other
+method is an edit of connectomes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +150,11 @@ class Intervention:
     in_range: dict[str, list[InRange]]
     outcomes: dict[str, list[Outcome]]
     rejected: list[tuple[str, str]]
+
+    @property
+    def is_edit(self) -> bool:
+        """Whether what is done was known beforehand, not sought."""
+        return not set(self.methods) & {CONNECTOME, WEIGHTS}
 
     def kinds_of_maps(self, method: str) -> tuple[str, ...]:
         """Which maps of single people were written: ``change``, ``gradient``, both or none."""
@@ -338,7 +344,8 @@ def _in_range(table: Columns) -> dict[str, list[InRange]]:
         table.text("participant_id"), table.text("when"), *numbers, table.text("flags"), strict=True
     )
     for label, when, deviation, beyond, mahalanobis, eigenvalue, flags in rows:
-        scores = InRange(when, deviation, beyond, mahalanobis, eigenvalue, flags)
+        told = flags.replace(",", ", ")
+        scores = InRange(when, deviation, beyond, mahalanobis, eigenvalue, told)
         found.setdefault(label, []).append(scores)
     return found
 

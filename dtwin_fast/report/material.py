@@ -33,6 +33,8 @@ class Material:
         if self.intervention is None:
             return "Predictions against data"
         target = self.intervention.about.fields("target")
+        if self.intervention.is_edit:
+            return f"What would an edit do to {target.text('name')}?"
         return f"What would move {target.text('name')} {target.text('goal')}?"
 
 

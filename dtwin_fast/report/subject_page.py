@@ -154,7 +154,7 @@ def _effects(run: Intervention, row: int, figures: _InterventionFigures) -> Sect
         f"{target.text('name')} ({unit}), wished {target.text('goal')}",
         ["method", "before", "after", "promised change", "effect (SD)", "place", "flags"],
         rows,
-        frozenset({5, 6}),
+        frozenset({6}),
     )
     what = f"The target is {target_words(target.text('name'))}."
     return Section(

@@ -38,14 +38,23 @@ _METHODS = {
 
 def method_name(method: str) -> str:
     """A heading for a method."""
-    return _METHODS[method][0] if method in _METHODS else f"Edit: {method}"
+    return _METHODS[method][0] if method in _METHODS else "Edited connectome"
 
 
-def method_words(method: str) -> str:
+def method_words(method: str, settings: Fields) -> str:
     """What a method does."""
     if method in _METHODS:
         return _METHODS[method][1]
-    return f"the edit “{method}” is made in each connectome, which goes through the whole model"
+    return (
+        f"the edit {edit_name(settings)} is made in each connectome, which goes through the whole "
+        "model again"
+    )
+
+
+def edit_name(settings: Fields) -> str:
+    """The edit that was asked for, as on the command line."""
+    name = settings.values.get("method")
+    return name if isinstance(name, str) else "without a name"
 
 
 def target_words(name: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,9 +43,8 @@ class GlassBrains:
     ) -> None:
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
-        from matplotlib.figure import Figure
 
-        self.drawn, positions = drawn_regions(tuple(regions))
+        self.drawn, _ = drawn_regions(tuple(regions))
         self._n_left_out = len(regions) - len(self.drawn)
         if not self.drawn:
             return
@@ -51,16 +52,13 @@ class GlassBrains:
         sizes = sizes[np.isfinite(sizes)]
         limit = (float(np.quantile(sizes, SHOWN_QUANTILE)) if len(sizes) else 0.0) or 1.0
         self._scale = ScalarMappable(Normalize(-limit, limit), DIVERGING)
-        share = 1 / len(titles)
-        figure = Figure(figsize=(6.6, 1.75 * len(titles)))
-        self._brains = []
-        for i, title in enumerate(titles):
-            top = 1 - i * share
-            figure.text(0.01, top - 0.03 * share, title, va="top", fontsize=9)
-            self._brains.append(_dots(figure, positions, (0.0, top - share, 0.88, 0.9 * share)))
-        figure.colorbar(self._scale, cax=figure.add_axes((0.905, 0.15, 0.015, 0.7)), format="%.2g")
+        outlines = _outlines(tuple(regions), len(titles))
+        for label, title in zip(outlines.labels, titles, strict=True):
+            label.set_text(title)
+        outlines.bar.set_clim(-limit, limit)
+        self._brains = outlines.brains
         moving = [dots for brain in self._brains for dots, _ in brain]
-        self._stage = Stage(figure, moving, n_colours=_N_COLOURS, dpi=_DPI)
+        self._stage = Stage(outlines.figure, moving, n_colours=_N_COLOURS, dpi=_DPI)
 
     def draw(self, maps: Sequence[Float64], alt: str, caption: str) -> Image | None:
         """The (R,) maps, one for each title; None if no region can be drawn."""
@@ -75,6 +73,42 @@ class GlassBrains:
         if self._n_left_out:
             caption += f" {self._n_left_out} regions have no known position and are left out."
         return self._stage.image(alt, caption)
+
+
+@dataclass(frozen=True, eq=False)
+class _Outlines:
+    """Glass brains without colours.
+
+    Attributes:
+        figure: what they are drawn in.
+        labels: texts above them.
+        brains: of each brain, dots of every view and the indices of the regions they stand for.
+        bar: what the colour bar shows.
+    """
+
+    figure: Figure
+    labels: list[Any]
+    brains: list[list[tuple[Any, Any]]]
+    bar: Any
+
+
+@cache
+def _outlines(regions: tuple[str, ...], n_brains: int) -> _Outlines:
+    """Made once: nilearn takes most of a second, and every map has the same ones."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    _, positions = drawn_regions(regions)
+    figure = Figure(figsize=(6.6, 1.75 * n_brains))
+    share = 1 / n_brains
+    labels, brains = [], []
+    for top in 1 - share * np.arange(n_brains):
+        labels.append(figure.text(0.01, top - 0.03 * share, "", va="top", fontsize=9))
+        brains.append(_dots(figure, positions, (0.0, top - share, 0.88, 0.9 * share)))
+    bar = ScalarMappable(Normalize(-1, 1), DIVERGING)
+    figure.colorbar(bar, cax=figure.add_axes((0.905, 0.15, 0.015, 0.7)), format="%.2g")
+    return _Outlines(figure, labels, brains, bar)
 
 
 def _dots(figure: Figure, positions: Float64, area: tuple[float, ...]) -> list[tuple[Any, Any]]:

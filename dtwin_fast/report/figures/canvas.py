@@ -28,6 +28,7 @@ PNG_DPI = 150
 N_COLOURS = 64
 """Colours of a PNG, unless it has a bar of more."""
 MOST_LETTERS = 60
+_NEARLY_WHITE = 248
 
 STYLE: Any = {
     "font.size": 8.5,
@@ -143,8 +144,9 @@ class Stage:
         from PIL import Image as Pillow
 
         self._canvas.restore_region(self._ground)
+        # Not figure.draw_artist, which draws on the figure's latest canvas: stages may share it.
         for artist in self._moving:
-            self._figure.draw_artist(artist)
+            artist.draw(self._canvas.get_renderer())
         size = self._canvas.get_width_height()
         pixels = Pillow.frombytes("RGBA", size, bytes(self._canvas.buffer_rgba()))
         return Image(png_source(pixels, self._n_colours), *_page_size(self._figure), alt, caption)
@@ -158,6 +160,8 @@ def png_source(pixels: Any, n_colours: int) -> str:
     # The method that keeps the few pixels of a thin coloured line among many grey ones.
     method = Pillow.Quantize.FASTOCTREE
     reduced = pixels.convert("RGB").quantize(n_colours, method=method, dither=Pillow.Dither.NONE)
+    # Its palette has a grey where there was white.
+    reduced.putpalette([255 if v >= _NEARLY_WHITE else v for v in reduced.getpalette() or []])
     reduced.save(buffer, "PNG", compress_level=7)
     return _data_uri("png", buffer.getvalue())
 

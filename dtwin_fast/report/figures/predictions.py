@@ -177,7 +177,7 @@ class OwnMeans:
         for mark, (name, (people, predicted, observed)) in zip(
             self._marks if self._found else (), self._found.items(), strict=True
         ):
-            at = [people.index(person)] if person in people else []
+            at = [people[person]] if person in people else []
             mark.set_data(predicted[at], observed[at])
             told += [
                 f"{name} predicted {number(predicted[i], 3)} s, observed {number(observed[i], 3)} s"
@@ -191,8 +191,8 @@ class OwnMeans:
         )
 
 
-def person_means(trials: Trials) -> tuple[list[str], Float64, Float64]:
-    """People, and their predicted mean over the trials they had and observed mean over presses.
+def person_means(trials: Trials) -> tuple[dict[str, int], Float64, Float64]:
+    """Row of each person, predicted mean over the trials they had, observed mean over presses.
 
     Who pressed fewer than five times has none.
     """
@@ -200,7 +200,8 @@ def person_means(trials: Trials) -> tuple[list[str], Float64, Float64]:
     predicted = _mean_by(index, trials.predicted_s, len(people), fewest=1)
     observed = _mean_by(index, trials.rt_s, len(people), fewest=_FEWEST_FOR_MEAN)
     known = np.isfinite(predicted) & np.isfinite(observed)
-    return people[known].tolist(), predicted[known], observed[known]
+    rows = {person: row for row, person in enumerate(people[known].tolist())}
+    return rows, predicted[known], observed[known]
 
 
 def embed(path: Path, alt: str, caption: str) -> Image:
@@ -225,7 +226,7 @@ def embed(path: Path, alt: str, caption: str) -> Image:
 
 
 _Times = dict[str, tuple[Float64, Float64]]
-_Means = dict[str, tuple[list[str], Float64, Float64]]
+_Means = dict[str, tuple[dict[str, int], Float64, Float64]]
 _MEANS_CAPTION = "Mean reaction time, a point a person; on the line both are the same."
 
 
