@@ -64,11 +64,11 @@ PEOPLE = 32
 STEPS = 3
 """Of the timed searches; the second is the first to be projected."""
 TORCH_PEOPLE = 4
-"""Of torch's timed searches at least; a batch, if that is more."""
-BATCHES = (1, 2, 4, 8, 16)
+"""Of torch's timed searches, or as many more as fill a batch."""
+BATCHES = (2, 4, 6, 8, 16)
 """People in a batch, of which torch gets what is best for it."""
-PROBE_STEPS, PROBES = 400, 3
-"""Steps of a rollout and repeats by which that is found."""
+PROBES = 2
+"""Gradients of each batch by which that is found."""
 SMOOTH_PEOPLE = 4
 """Of torch's timed SmoothGrad."""
 BUDGET = 2.0
@@ -253,13 +253,13 @@ class TorchTwin:
             h = mish(h @ weight.T + bias)
         return h
 
-    def outputs(self, z: Tensor, n_steps: int | None = None) -> Tensor:
-        """(S,B,T,O) of the first ``n_steps``."""
+    def outputs(self, z: Tensor) -> Tensor:
+        """(S,B,T,O) of the tasks that the target needs."""
         from ..reference import rollout
 
         weight, bias = self.layers[-1]
         weights = split_flat(self.hidden(z) @ weight.T + bias, self.spec)
-        return rollout(self.spec.cell, weights, self.inputs[:, :n_steps]).outputs
+        return rollout(self.spec.cell, weights, self.inputs).outputs
 
     def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(S,) the target and (S,E) its gradient."""
@@ -426,17 +426,11 @@ def least_cosine(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
 
 def best_batch(chain: TorchTwin, z: Tensor) -> int:
     """People in a batch with which torch spends the least time on each."""
-    import torch
-
-    def probe(batch: int) -> None:
-        few = z[:batch].detach().requires_grad_()
-        torch.autograd.grad(chain.outputs(few, PROBE_STEPS).square().sum(), few)
-
-    batches = [batch for batch in BATCHES if batch <= len(z)]
-    times = dict.fromkeys(batches, math.inf)
+    times = {min(batch, len(z)): math.inf for batch in BATCHES}
     for _ in range(PROBES):
-        for batch in batches:
-            times[batch] = min(times[batch], time_once(partial(probe, batch))[0] / batch)
+        for batch in times:
+            seconds, _ = time_once(partial(chain.gradient, z[:batch]))
+            times[batch] = min(times[batch], seconds / batch)
     return min(times, key=lambda batch: times[batch])
 
 
@@ -449,7 +443,7 @@ def time_search(bench: Bench, target: str, n_people: int) -> list[Row]:
     z = torch.as_tensor(people.edges)
     bench.say(f"{target}: a batch for torch")
     batch = best_batch(chain, z)
-    n_torch = min(n_people, max(batch, TORCH_PEOPLE))
+    n_torch = min(n_people, -(-TORCH_PEOPLE // batch) * batch)
     calls: dict[str, Callable[[], Any]] = {
         impl: searching(bench, target, impl, people, n_steps=STEPS) for impl in PRECISIONS
     }

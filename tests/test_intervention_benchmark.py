@@ -25,7 +25,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interventions, "N_STEPS", 4)
     monkeypatch.setattr(interventions, "STEPS", 2)
     monkeypatch.setattr(interventions, "TORCH_PEOPLE", 2)
-    monkeypatch.setattr(interventions, "BATCHES", (2, 4))
+    monkeypatch.setattr(interventions, "BATCHES", (2,))
     monkeypatch.setattr(interventions, "PROBES", 1)
     monkeypatch.setattr(interventions, "BUDGET_S", 0.0)
     monkeypatch.setattr(timing, "MIN_REPEATS", 2)
