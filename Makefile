@@ -19,7 +19,7 @@ PROGRAM_TESTS := $(addprefix tests/test_,c_api.py threads.py activations.py)
 
 .PHONY: demo test check format bench doctor browser asan tsan exhaustive aarch64 clean
 
-demo: $(VENV)/.demo  ## simulate, train, predict, print the table
+demo: $(VENV)/.demo  ## simulate, train, evaluate, intervene, write the report
 	$(BIN)/dtwin demo --out $(OUT)
 
 test: $(VENV)/.test browser  ## the whole suite

@@ -27,7 +27,7 @@ from .errors import DTwinError, DTwinInputError
 from .provenance import package_version
 
 COMMANDS = {
-    "demo": (demo, "simulate people, train a twin, predict others, print a table"),
+    "demo": (demo, "simulate people, train and score a twin, intervene, write a report"),
     "simulate": (simulate, "write a simulated cohort"),
     "cohort": (cohort, "read a cohort of real people"),
     "train": (train, "train a twin on a cohort folder"),

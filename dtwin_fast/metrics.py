@@ -36,21 +36,6 @@ def concordance(predicted: Array, observed: Array) -> float:
         return float(np.nanmean(hits / measured.sum(axis=1)))
 
 
-def person_mean_r(predicted_s: Array, observed_s: Array) -> float:
-    """Correlation over people of mean reaction times, (S,N) seconds, NaN = no response.
-
-    A person's predicted mean is over all trials: over those with a response it would tell people
-    apart by the trials that they missed.
-    """
-    seen = _mean_where(np.isfinite(observed_s), observed_s)
-    return pearson(np.where(np.isnan(seen), np.nan, predicted_s.mean(axis=1)), seen)
-
-
-def mean_row_r(predicted: Array, observed: Array) -> float:
-    """Mean over rows of the correlation between matching rows, (S,X) each."""
-    return float(np.mean([pearson(p, o) for p, o in zip(predicted, observed, strict=True)]))
-
-
 def _unit(x: Array) -> Array:
     """The vector centred and of length one; NaN where it is constant."""
     scaled = x / (np.abs(x).max() or 1.0)  # the squares of very small numbers would be zero
@@ -60,10 +45,3 @@ def _unit(x: Array) -> Array:
     is_constant = norm <= np.finfo(np.float64).eps * len(x)
     unit: Array = np.full_like(scaled, np.nan) if is_constant else scaled / norm
     return unit
-
-
-def _mean_where(responded: Array, rt_s: Array) -> Array:
-    # A person without any response has no mean: 0/0 is NaN, which pearson leaves out.
-    with np.errstate(invalid="ignore"):
-        mean: Array = np.where(responded, rt_s, 0).sum(axis=1) / responded.sum(axis=1)
-    return mean

@@ -1,204 +1,239 @@
-"""The demo: one seed gives one result, floors see training people alone, files are written."""
+"""The demo: the commands that a user could type, one after the other, and what they found."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import importlib.metadata
+import io
 import json
-import math
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("nilearn")
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
 
 from dtwin_fast import cli
-from dtwin_fast.cohort import Cohort
-from dtwin_fast.demo import DemoResult, Row, as_table, run_demo, score
-from dtwin_fast.prediction import Prediction
-from dtwin_fast.simulate import simulate
-from dtwin_fast.spec import PRESETS
-from dtwin_fast.tasks import TASKS
-from dtwin_fast.training import TrainConfig, TrainStep
-from dtwin_fast.twin import Twin
+from dtwin_fast.commands import demo, train
+from dtwin_fast.simulate.files import load_truth
 from dtwin_fast.twin_files import load
 
-N_PEOPLE = 60
-CONFIG = TrainConfig(n_steps=3)
-METRICS = ("choice concordance", "RT r over trials", "RT r over people")
+N_PEOPLE = 20
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A demo in a folder of an earlier one."""
+
+    out: Path
+    json: str
+    said: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        summary: dict[str, Any] = json.loads(self.json)
+        return summary
+
+    @property
+    def printed(self) -> str:
+        return "\n".join(demo._lines(self.summary))
 
 
 @pytest.fixture(scope="module")
-def result() -> DemoResult:
-    return run_demo(n_people=N_PEOPLE, config=CONFIG, seed=5)
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    out = tmp_path_factory.mktemp("my demo") / "out"
+    _earlier_demo(out)
+    stdout, stderr = io.StringIO(), io.StringIO()
+    argv = ["demo", "--out", str(out), "--people", str(N_PEOPLE), "--steps", "2", "--seed", "5"]
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        assert cli.main([*argv, "--json"]) == 0
+    return Ran(out, stdout.getvalue(), stderr.getvalue())
 
 
-@pytest.fixture(scope="module")
-def split() -> tuple[Cohort, Cohort]:
-    """Test and training people of other data than the demo's."""
-    cohort = simulate(30, PRESETS["demo"].n_regions, seed=8).cohort
-    return cohort.select(range(10)), cohort.select(range(10, 30))
+def _earlier_demo(out: Path) -> None:
+    """What a demo left, and a file of the user's."""
+    for part in demo.PARTS:
+        (out / part).mkdir(parents=True)
+        (out / part / "earlier").touch()
+    (out / "demo.json").write_text("{}")
+    (out / "notes.txt").write_text("mine")
 
 
-@pytest.fixture(scope="module")
-def prediction(result: DemoResult, split: tuple[Cohort, Cohort]) -> Prediction:
-    return result.twin.predict(split[0].connectomes)
+@pytest.mark.slow
+def test_every_part_is_there_and_nothing_of_an_earlier_demo(ran: Ran) -> None:
+    assert {path.name for path in ran.out.iterdir()} == {*demo.PARTS, "demo.json", "notes.txt"}
+    assert not list(ran.out.rglob("earlier"))
+    assert (ran.out / "notes.txt").read_text() == "mine"
+    for name in (
+        *("cohort/cohort.json", "model/config.json", "scores/scores.json"),
+        *("intervention/intervention.json", "report/index.html"),
+    ):
+        assert (ran.out / name).is_file()
 
 
-def test_rows_are_finite_and_complete(result: DemoResult) -> None:
-    wanted = []
-    for task in TASKS.values():
-        wanted += [(task.name, metric) for metric in METRICS]
-        for contrast in task.contrasts:
-            wanted += [
-                (task.name, f"BOLD {contrast} pattern r, {of}") for of in ("group", "person")
-            ]
-    assert [(row.task, row.metric) for row in result.rows] == wanted
-    for row in result.rows:
-        assert math.isfinite(row.model)
-        assert math.isfinite(row.floor)
-        assert -1 <= min(row.model, row.floor) <= max(row.model, row.floor) <= 1
-        assert row.floor_is
+@pytest.mark.slow
+def test_people_steps_and_seed_reach_the_commands(ran: Ran) -> None:
+    truth = load_truth(ran.out / "cohort")
+    assert truth is not None
+    assert (len(truth.z), truth.population.seed) == (N_PEOPLE, 5)
+    twin = load(ran.out / "model")
+    assert twin.training["people"] == N_PEOPLE
+    assert twin.training["seed"] == 5
+    assert twin.training["stage"].count("people") == 2
+    scores = json.loads((ran.out / "scores" / "scores.json").read_bytes())
+    settings = scores["settings"]
+    assert (settings["people"], settings["steps"], settings["seed"]) == (N_PEOPLE, 2, 5)
+    intervention = json.loads((ran.out / "intervention" / "intervention.json").read_bytes())
+    assert intervention["settings"]["seed"] == 5
+    pages = {path.name for path in (ran.out / "report").glob("sub-*.html")}
+    assert len(pages) == demo.N_PAGES
 
 
-def test_a_fifth_of_the_people_is_held_out(result: DemoResult) -> None:
-    assert (result.n_train, result.n_test) == (48, 12)
-    assert len(result.prediction.subjects) == 12
-    assert result.twin.training["people"] == 48
-
-
-def test_one_seed_one_result(result: DemoResult) -> None:
-    steps: list[TrainStep] = []
-    again = run_demo(n_people=N_PEOPLE, config=CONFIG, seed=5, on_step=steps.append)
-    assert again.rows == result.rows
-    assert again.prediction.subjects == result.prediction.subjects
-    np.testing.assert_array_equal(again.prediction.choice_prob, result.prediction.choice_prob)
-    np.testing.assert_array_equal(again.prediction.contrasts, result.prediction.contrasts)
-    assert [step.step for step in steps] == [1, 2, 3]
-
-
-def test_another_seed_holds_out_others() -> None:
-    few = [run_demo(n_people=20, config=TrainConfig(n_steps=1), seed=seed) for seed in (0, 1)]
-    assert few[0].prediction.subjects != few[1].prediction.subjects
-    assert few[0].rows != few[1].rows
-
-
-def _rows(twin: Twin, prediction: Prediction, train: Cohort, test: Cohort) -> dict[str, Row]:
-    return {f"{r.task} {r.metric}": r for r in score(twin, prediction, train, test)}
-
-
-def test_scores_do_not_depend_on_the_order_of_people(
-    result: DemoResult, prediction: Prediction, split: tuple[Cohort, Cohort]
-) -> None:
-    test, train = split
-    rows = _rows(result.twin, prediction, train, test)
-    order = np.random.default_rng(0).permutation(len(test))
-    shuffled = result.twin.predict(test.connectomes.select(order))
-    again = _rows(result.twin, shuffled, train, test.select(order))
-    for name, row in rows.items():
-        assert again[name].model == pytest.approx(row.model, abs=1e-6)
-        assert again[name].floor == pytest.approx(row.floor, abs=1e-6)
-
-
-def test_floors_do_not_see_the_model(
-    result: DemoResult, prediction: Prediction, split: tuple[Cohort, Cohort]
-) -> None:
-    test, train = split
-    other = result.twin.predict(test.connectomes.select(np.arange(10)[::-1]))
-    rows = _rows(result.twin, prediction, train, test)
-    wrong = _rows(result.twin, other, train, test)
-    assert [row.floor for row in wrong.values()] == [row.floor for row in rows.values()]
-    assert [row.model for row in wrong.values()] != [row.model for row in rows.values()]
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_floors_are_what_they_say(
-    result: DemoResult, prediction: Prediction, split: tuple[Cohort, Cohort], task: str
-) -> None:
-    """Each floor again, from its definition and the training people."""
-    test, train = split
-    rows = _rows(result.twin, prediction, train, test)
-    seen, data = train.tasks[task], test.tasks[task]
-
-    share_correct = (data.choice == data.schedule.correct).mean()
-    assert rows[f"{task} choice concordance"].floor == pytest.approx(share_correct)
-
-    mean_of_trial = np.tile(np.nanmean(seen.rt_s, axis=0), (len(test), 1))
-    pressed = np.isfinite(data.rt_s)
-    r = np.corrcoef(mean_of_trial[pressed], data.rt_s[pressed])[0, 1]
-    assert rows[f"{task} RT r over trials"].floor == pytest.approx(r, abs=1e-6)
-
-    # The correlation with a line in age is that with age, in the direction of the training.
-    age = [cohort.participants["age_years"] for cohort in (train, test)]
-    mean = [np.nanmean(cohort.tasks[task].rt_s, axis=1) for cohort in (train, test)]
-    direction = np.sign(np.corrcoef(age[0], mean[0])[0, 1])
-    r = direction * np.corrcoef(age[1], mean[1])[0, 1]
-    assert rows[f"{task} RT r over people"].floor == pytest.approx(r, abs=1e-6)
-
-
-def test_floors_of_bold_are_the_training_group(
-    result: DemoResult, prediction: Prediction, split: tuple[Cohort, Cohort]
-) -> None:
-    test, train = split
-    rows = _rows(result.twin, prediction, train, test)
-    twin, name = result.twin, result.twin.contrasts["faces"][0]
-    steps = twin.schedules["faces"].volume_steps(twin.spec.tr_s, twin.spec.dt_s)
-    effects = []
-    for cohort in (train, test):
-        bold = cohort.tasks["faces"].bold
-        assert bold is not None
-        effects.append(twin.projections["faces"][0, steps] @ (bold[:, : len(steps)] / twin.bold_sd))
-    mean = effects[0].mean(axis=0)
-    group = np.corrcoef(mean, effects[1].mean(axis=0))[0, 1]
-    person = np.mean([np.corrcoef(mean, own)[0, 1] for own in effects[1]])
-    assert rows[f"faces BOLD {name} pattern r, group"].floor == pytest.approx(group, abs=1e-5)
-    assert rows[f"faces BOLD {name} pattern r, person"].floor == pytest.approx(person, abs=1e-5)
-
-
-def test_table_text() -> None:
-    rows = [
-        Row("faces", "choice concordance", 0.5, 0.9375, "always the correct button"),
-        Row("stroop", "RT r", -0.25, 1.0, "age alone"),
+@pytest.mark.slow
+def test_each_command_is_said_before_it_runs_as_a_user_could_type_it(ran: Ran) -> None:
+    lines = [line[2:] for line in ran.said.splitlines() if line.startswith("$ ")]
+    assert lines == [step["command"] for step in ran.summary["commands"]]
+    commands = [shlex.split(line) for line in lines]
+    names = ["simulate", "train", "evaluate", "intervene", "report"]
+    assert [words[:2] for words in commands] == [["dtwin", name] for name in names]
+    for words in commands:
+        args = cli.build_parser().parse_args(words[1:])
+        assert args.run is cli.COMMANDS[words[1]][0].run
+    # What each of them prints stands below its line.
+    said = [
+        *("$ dtwin simulate", f"{N_PEOPLE} simulated people, 100 regions", "$ dtwin train"),
+        *(f"{N_PEOPLE} people, 4 steps", "$ dtwin evaluate", "concordance", "$ dtwin intervene"),
+        *("truth (simulated)", "$ dtwin report", "index.html"),
     ]
-    assert as_table(rows).splitlines() == [
-        "task    metric (held-out people)   model  floor  the floor is",
-        "-" * 74,
-        "faces   choice concordance         0.500  0.938  always the correct button",
-        "stroop  RT r                      -0.250  1.000  age alone",
-    ]
+    places = [ran.said.index(text) for text in said]
+    assert places == sorted(places)
 
 
-# The command
+@pytest.mark.slow
+def test_the_summary_is_of_what_was_written(ran: Ran) -> None:
+    summary = ran.summary
+    assert ran.json.count("\n") == 1
+    assert summary == json.loads((ran.out / "demo.json").read_bytes())
+    scores = json.loads((ran.out / "scores" / "scores.json").read_bytes())
+    kept = {(row["task"], row["metric"]): row for row in scores["rows"]}
+    wanted = [(task, metric) for task in ("faces", "stroop") for metric in demo.METRICS]
+    assert summary["scores"] == [kept[key] for key in wanted]
+    assert {row["split"] for row in summary["scores"]} == {"B"}
+    assert {row["n_people"] for row in summary["scores"]} == {N_PEOPLE}
+    intervention = json.loads((ran.out / "intervention" / "intervention.json").read_bytes())
+    assert summary["intervention"]["methods"] == intervention["methods"]
+    assert summary["provenance"]["model_sha256"] == load(ran.out / "model").sha256
+    assert all(step["seconds"] >= 0 for step in summary["commands"])
 
 
-def test_the_command_writes_what_it_says(
+@pytest.mark.slow
+def test_the_end_has_scores_beside_floors_effects_beside_random_ones_and_the_path(
+    ran: Ran,
+) -> None:
+    printed = ran.printed
+    for row in ran.summary["scores"]:
+        words = [row["task"], row["metric"], f"{row['model']:.3f}", f"{row['floor']:.3f}"]
+        line = next(text for text in printed.splitlines() if text.split("  ")[0] == row["task"]
+                    and f"  {row['metric']}  " in text)  # fmt: skip
+        assert all(word in line for word in [*words, row["floor_name"], row["verdict"]])
+    assert "where it beats the floor" in printed
+    assert "dtwin evaluate does it thoroughly" in printed
+    methods = ran.summary["intervention"]["methods"]
+    assert list(methods) == ["connectome", "weights"]
+    for method, effect in methods.items():
+        line = next(text for text in printed.splitlines() if text.startswith(method))
+        assert f"{effect['mean_effect']:+.2f}" in line
+        assert f"{effect['random']['mean_effect']:+.2f}" in line
+    true = methods["connectome"]["truth"]["true_change"]
+    assert f"{true:+.3f} s by the rules that made these people" in printed
+    assert "In silico, not clinical" in printed
+    assert printed.splitlines()[-1] == str(ran.out / "report" / "index.html")
+    assert max(map(len, printed.splitlines()[:-1])) <= 110
+
+
+@pytest.mark.slow
+def test_what_is_not_known_is_printed_so(ran: Ran) -> None:
+    summary = ran.summary
+    summary["scores"][0].update(model=None, low=None, high=None, floor=None)
+    random = summary["intervention"]["methods"]["weights"]["random"]
+    random.update(mean_effect=None, z=None, p=None)
+    for effect in summary["intervention"]["methods"].values():
+        effect.pop("truth")
+    lines = list(demo._lines(summary))
+    assert lines[3].split()[:3] == ["faces", "concordance", "n/a"]
+    weights = next(text for text in lines if text.startswith("weights"))
+    assert "random directions n/a (z n/a, p n/a)" in weights
+    assert "rules" not in "\n".join(lines)
+
+
+# What stops a demo
+
+
+def _stop(error: BaseException) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 130), (OSError(28, "No space left"), 1)]
+)
+def test_a_demo_that_was_stopped_is_not_in_the_way_of_the_next(
+    error: BaseException,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(train, "run", _stop(error))
+    out = tmp_path / "out"
+    argv = ["demo", "--out", str(out), "--people", str(N_PEOPLE)]
+    assert cli.main(argv) == code
+    printed = capsys.readouterr().out
+    assert f"$ dtwin simulate --out {out}/cohort --people {N_PEOPLE}\n{N_PEOPLE} sim" in printed
+    assert f"$ dtwin train {out}/cohort --out {out}/model --steps {demo.STEPS}\n" in printed
+    assert not out.exists()
+    # In a folder of an earlier demo what is not the demo's stays.
+    _earlier_demo(out)
+    assert cli.main(argv) == code
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_of_something_else_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    argv = ["demo", "--steps", "3", "--out", str(out)]
-    assert cli.main([*argv, "--people", "40"]) == 0
-    text, progress = capsys.readouterr()
-    for name in ("model", "predictions", "demo.json"):
-        assert (out / name).exists()
-        assert f"{out}/{name}" in text
-    said = [progress.index(t) for t in ("simulating 40 people", "train:", "predicting")]
-    assert said == sorted(said)
-    assert "Trained on 32 simulated people, tested on 8 others." in text
-    summary = json.loads((out / "demo.json").read_text("utf-8"))
-    assert summary["people_held_out"] == 8
-    assert summary["provenance"]["backend"] in ("cpu", "reference")
-    for row in summary["rows"]:
-        assert f"{row['model']:.3f}" in text
-        assert row["metric"] in text
-    assert load(out / "model").training["people"] == 32
-    first = {path.name for path in (out / "predictions").glob("sub-*")}
-    assert len(first) == 8
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort" / "mine").touch()
+    assert cli.main(["demo", "--out", str(tmp_path)]) == 2
+    assert "[out_not_empty]" in capsys.readouterr().err
+    assert (tmp_path / "cohort" / "mine").exists()
 
-    # Again into the same folder: nothing of the first run stays.
-    assert cli.main([*argv, "--people", "20", "--json"]) == 0
-    text = capsys.readouterr().out
-    assert json.loads(text) == json.loads((out / "demo.json").read_text("utf-8"))
-    second = {path.name for path in (out / "predictions").glob("sub-*")}
-    assert len(second) == 4
-    assert first - second
-    assert load(out / "model").training["people"] == 16
+
+@pytest.mark.parametrize("package", ["torch", "nilearn", "scikit-learn", "matplotlib"])
+def test_a_missing_package_is_said_before_the_work(
+    package: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    version = importlib.metadata.version
+
+    def without(name: str) -> str:
+        if name == package:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", without)
+    assert cli.main(["demo", "--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"needs the package {package}: pip install 'dtwin_fast[demo]'" in printed.err
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -474,6 +475,31 @@ def test_settings_of_the_twin_are_taken(
     assert rows["RT log-likelihood"]["model"] is None  # the head does not say when
     with pytest.raises(DTwinInputError, match="training"):
         command.run(arguments("nowhere", "--model-config", "nowhere.toml"))
+
+
+def test_steps_are_those_of_every_twin(
+    stroop: Cohort,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained: list[Any] = []
+    train_layers = twin_predictor.train_layers
+
+    def record(*args: Any) -> Any:
+        trained.append(args[4])
+        return train_layers(*args)
+
+    monkeypatch.setattr(twin_predictor, "train_layers", record)
+    save_cohort(stroop, tmp_path / "cohort")
+    words = [str(tmp_path / "cohort"), "--preset", "tiny", "--splits", "A", "--baselines", "group"]
+    words += ["--nulls", "1", "--controls", "twin-zero", "--steps", "3", "--seed", "4", "--json"]
+    assert command.run(arguments(*words)) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["steps"] == 3
+    # 1200 and 1000 by default.
+    assert [(c.n_steps, c.group_steps) for c in trained] == [(3, 2)] * 3
+    with pytest.raises(DTwinInputError, match="counts epochs"):
+        command.run(arguments(*words, "--model-config", "paper"))
 
 
 def test_cheap_by_default() -> None:

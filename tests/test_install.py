@@ -188,11 +188,10 @@ def test_a_missing_extra_is_one_line_with_the_way_out(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("module", ["training", "demo"])
-def test_modules_that_need_torch_say_so(python: Path, module: str) -> None:
+def test_training_needs_torch_and_says_so(python: Path) -> None:
     code = (
         "import dtwin_fast\n"
-        f"try: import dtwin_fast.{module}\n"
+        "try: import dtwin_fast.training\n"
         "except dtwin_fast.MissingExtraError as error: print(error.package, error)\n"
     )
     ran = run(python, "-c", code)

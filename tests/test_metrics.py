@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dtwin_fast.metrics import concordance, mean_row_r, pearson, person_mean_r
+from dtwin_fast.metrics import concordance, pearson
 
 ROUNDING = 1e-12  # float64 sums of a few dozen terms
 
@@ -57,21 +57,3 @@ def test_concordance_counts_no_response_as_wrong():
     observed = np.array([[0, 1, -1, 2], [0, 0, 0, 0]])
     predicted = np.array([[0, 1, 1, 1], [0, 0, 0, 0]])
     assert concordance(predicted, observed) == 0.75
-
-
-def test_person_mean_r_knows_nobody_by_the_trials_they_missed():
-    observed = np.array([[1.0, np.nan], [2.0, 2.0], [np.nan, 3.0]])
-    assert np.isnan(person_mean_r(np.array([[1.0, 3.0]] * 3), observed))
-    predicted = np.array([[1.0, 3.0], [2.0, 4.0], [3.0, 5.0]])
-    assert person_mean_r(predicted, observed) == pytest.approx(1, abs=ROUNDING)
-
-
-def test_person_mean_r_without_any_response_of_a_person():
-    observed = np.array([[1.0, 1], [np.nan, np.nan], [2.0, 2], [4.0, 4]])
-    predicted = np.array([[1.0, 1], [7.0, 7], [2.0, 2], [4.0, 4]])
-    assert person_mean_r(predicted, observed) == pytest.approx(1, abs=ROUNDING)
-
-
-def test_mean_row_r():
-    rows = np.arange(12.0).reshape(2, 6)
-    assert mean_row_r(rows, np.stack([rows[0], -rows[1]])) == pytest.approx(0, abs=ROUNDING)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..cohort_files import load_cohort
 from ..errors import DTwinInputError
 from ..spec import PRESETS
-from .options import add_seed, integer, output_folder
+from .options import add_training, integer, output_folder, train_config
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--controls", type=_names, metavar="NAMES", help="variants of the twin (default all)"
     )
     parser.add_argument("--out", type=Path, help="a new or empty folder for the results")
-    add_seed(parser)
+    add_training(parser)
     parser.add_argument("--json", action="store_true", help="print the scores as JSON on stdout")
 
 
@@ -123,7 +123,10 @@ def run(args: argparse.Namespace) -> int:
         report.settings["controls"] = [name for name in predictors if name not in others]
         if args.model == TWIN:
             report.settings.update(
-                model_config=args.model_config, preset=args.preset, device=args.device
+                model_config=args.model_config,
+                steps=args.steps,
+                preset=args.preset,
+                device=args.device,
             )
         if args.out is not None:
             write_report(report, args.out, cohort.bold_regions)
@@ -158,6 +161,7 @@ def _predictors(args: argparse.Namespace) -> tuple[dict[str, Callable[[], Predic
         from ..training.config_files import load_config
 
         fields, config = load_config(args.model_config)
+        config = train_config(args, config)
         twins = twin_predictors(config, replace(PRESETS[args.preset], **fields), args.device)
         controls = [name for name in twins if name not in (TWIN, _NULL)]
         nulls = [_NULL] if args.nulls else []
