@@ -183,6 +183,11 @@ def test_pages_print(opened: Any) -> None:
     assert shown == [False, False, True, True]
     ground = opened.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert ground == "rgb(255, 255, 255)"
+    fit = {"width": 700, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", fit)
+    wide = opened.execute_script("return document.documentElement.scrollWidth")
+    opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide <= 700  # A4 between its margins: nothing is cut off
     printed = opened.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})
     pdf = base64.b64decode(printed["data"])
     assert pdf.startswith(b"%PDF-")
