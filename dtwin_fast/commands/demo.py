@@ -19,7 +19,7 @@ from ..errors import MissingExtraError
 from ..prediction_files import NOTICE, write_json
 from . import evaluate, intervene, report, simulate, train
 from .doctor import EXTRAS
-from .options import add_training, integer, output_folder
+from .options import add_seed, integer, output_folder
 
 SUMMARY_FILE = "demo.json"
 """Written last; a folder with this file is an earlier demo's and may be replaced."""
@@ -27,8 +27,8 @@ PARTS = ("cohort", "model", "scores", "intervention", "report")
 """The subfolders."""
 MIN_PEOPLE = 20
 """Half of them are held out at a time, and models of the floors cross-validate the others."""
-STEPS = 800
-"""Two thirds of the default, of which three trainings fit into the demo's four minutes."""
+STEPS = 700
+"""Fewer than by default: three trainings are to fit into four minutes on two cores."""
 N_PAGES = 5
 METRICS = (
     "concordance",
@@ -61,8 +61,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"simulated people, at least {MIN_PEOPLE} (default 228)",
     )
-    add_training(parser)
-    parser.set_defaults(steps=STEPS)
+    parser.add_argument(
+        "--steps",
+        type=integer(1),
+        default=STEPS,
+        metavar="N",
+        help="optimiser steps that fit people, of the model and of those that are scored, other "
+        f"stages in proportion (default {STEPS}; fewer: faster, worse)",
+    )
+    add_seed(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON summary on stdout")
 
 
