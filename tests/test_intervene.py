@@ -787,6 +787,8 @@ SMALL = {"constraint": Constraint(budget=0.2), "n_steps": 2, "n_random": 0}
         ({"seed": 0.5}, "argument", "seed"),
         ({"keep": ["happiness"]}, "target", "amygdala | speed"),
         ({"keep": "accuracy"}, "argument", "keep | a list of targets"),
+        ({"keep": ["accuracy"], "constraint": Constraint(top_k=3)}, "argument", "without top_k"),
+        ({"keep": ["accuracy"], "constraint": Constraint(norm="linf")}, "argument", "norm='l2'"),
         ({"keep": ["accuracy"], "method": "weights"}, "argument", "keep | method='connectome'"),
         ({"keep": ["accuracy"], "method": lesion("region_01")}, "argument", "keep"),
         ({"scope": "group", "method": "weights"}, "argument", "scope | method='connectome'"),

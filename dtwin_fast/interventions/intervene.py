@@ -166,7 +166,7 @@ def intervene(
             "top_k": constraint.top_k,
             "allowed_edges": None if constraint.allowed is None else int(constraint.allowed.sum()),
             "valid": constraint.valid,
-            "keep": [str(other) for other in keep],
+            "keep": [o if isinstance(o, str) else type(o).__name__ for o in keep],
         }
         found = search(
             searched,
@@ -182,6 +182,8 @@ def intervene(
         length = np.linalg.norm(found.change, axis=1)
         if not length.any():
             raise _infeasible(constraint, budget)
+        if stuck := int((length == 0).sum()):
+            notes.append(f"{stuck} people are unchanged: no change within the constraints helps")
         kept_share = float(np.median(length)) / budget
         if constraint.norm == "l2" and kept_share < 0.5:
             notes.append(
@@ -292,6 +294,11 @@ def _check(
             name = method if isinstance(method, str) else method.name
             what = "only a search in the connectome takes this"
             raise _error("argument", what, field, name, "method='connectome'")
+    if keep and constraint is not None and (constraint.norm != "l2" or constraint.top_k):
+        # Signs, and the largest edges, of what leaves outcomes be do not leave them be.
+        what = "outcomes cannot be kept within this constraint"
+        got = f"norm {constraint.norm}, top_k {constraint.top_k}"
+        raise _error("argument", what, "keep", got, "norm='l2' without top_k")
 
 
 def _infeasible(constraint: Constraint, budget: float) -> DTwinInputError:

@@ -68,7 +68,8 @@ def search(
 ) -> Found:
     """The allowed change that moves the first target of the simulator furthest.
 
-    The k-th step is as long as the budget over sqrt(k), and the best change met is kept. The
+    The k-th step is as long as the budget over sqrt(k), and the best change met is kept; until
+    there is a gain, a step goes from the start again, half as far as the one before. The
     simulator's other targets are to stay as they are: a step is a tenth as long, goes along what
     of the gradient is orthogonal to theirs and undoes to first order what earlier steps moved; a
     change is as good as its gain less a multiple of their moves (an l1 merit function; Nocedal &
@@ -138,7 +139,7 @@ class _Climb:
         change = np.zeros((n_rows, n_edges), np.float32)
         best, merit = change.copy(), np.zeros(n_rows)
         idle, taken = np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64)
-        start, price = np.empty(0), np.empty(0)
+        start, price, first = np.empty(0), np.empty(0), np.empty(0, np.float32)
         rows = np.arange(n_rows)
         for step in range(self.n_steps):
             values, gradients = measure(rows, change[rows])
@@ -154,16 +155,26 @@ class _Climb:
             # Where a rollout left the finite numbers nothing leads on: back, and shorter steps.
             lost = ~np.isfinite(values).all(axis=0)
             change[rows[lost]], moved[:, lost], gradients[:, lost] = best[rows[lost]], 0, 0
+            # Who has gained nothing yet went too far: again from the start, half as far.
+            length = np.full(len(rows), self.budget / np.sqrt(step + 1))
+            if step == 0:
+                first = gradients
+            elif (stuck := merit[rows] == 0).any():
+                change[rows[stuck]], moved[:, stuck] = 0, 0
+                gradients[:, stuck] = first[:, rows[stuck]]
+                length[stuck] = self.budget / 2.0**step
             if step + 1 < self.n_steps:
-                change[rows] = self._step(change[rows], moved, gradients, step)
+                change[rows] = self._step(change[rows], moved, gradients, length)
             if self.patience is not None and len(moved) == 1:
                 rows = rows[idle[rows] < self.patience]
             if len(rows) == 0:
                 break
         return best, taken
 
-    def _step(self, change: Float32, moved: Float64, gradients: Float32, step: int) -> Float32:
-        """The next changes, from where targets (M,A) went and (M,A,E) gradients."""
+    def _step(
+        self, change: Float32, moved: Float64, gradients: Float32, length: Float64
+    ) -> Float32:
+        """The next changes, from where targets (M,A) went, (M,A,E) gradients and (A,) lengths."""
         along = self.sign * gradients[0]
         if len(moved) > 1:
             along, back = _beside(along, gradients[1:], moved[1:])
@@ -174,9 +185,9 @@ class _Climb:
         else:
             norm = np.linalg.norm(along, axis=1, keepdims=True)
             along = np.divide(along, norm, out=np.zeros_like(along), where=norm > 0)
-        length = self.budget / np.sqrt(step + 1)
-        length = np.float32(_CAREFUL * length if len(moved) > 1 else length)
-        return self.constraint.project(change + length * along, self.budget)
+        share = _CAREFUL if len(moved) > 1 else 1.0
+        ahead = change + (share * length).astype(np.float32)[:, None] * along
+        return self.constraint.project(ahead, self.budget)
 
     def _finite(self, gradients: Float32) -> Float32:
         """On allowed edges; 0 for a person whose rollout left the finite numbers."""
