@@ -214,7 +214,7 @@ def _summary(method: str, d: dict[str, np.ndarray], pre: np.ndarray) -> dict[str
         }
         summary["truth"] = {
             "trait": "amygdala", "cosine": 0.3, "cosine_low": 0.2, "cosine_high": 0.4, "auc": 0.7,
-            "auc_low": 0.6, "auc_high": 0.8, "slope": 0.9, "slope_r": 0.5, "sign_accuracy": 0.8,
+            "auc_low": 0.6, "auc_high": 0.8,
         }  # fmt: skip
     return {k: float(v) if isinstance(v, np.floating) else _plain(v) for k, v in summary.items()}
 

@@ -132,6 +132,8 @@ def intervene(
     if second is not None:  # refused now, not after the work
         check_target(second, wanted)
         second.prepare(people, missing=missing)
+    if truth is not None:
+        truth.edited(people)
     constraint.check(people.n_edges)
     bench = Workbench(
         people,

@@ -143,11 +143,16 @@ def _truth(method: Fields) -> str:
         return ""
     area = f"{number(truth.number('auc'))} {_interval(truth, 'auc')}".rstrip()
     cosine = f"{signed(truth.number('cosine'))} {_interval(truth, 'cosine')}".rstrip()
-    signs = percent(truth.number("sign_accuracy"))
+    text = f"cosine {cosine}, area of causal edges {area}; trait {truth.text('trait')}"
+    moved = truth.number("true_change")
+    if math.isnan(moved):  # no connectome was changed
+        return text
     slope = f"{number(truth.number('slope'))} (r {number(truth.number('slope_r'))})"
+    promised = signed(method.number("mean_change_in_unit"))
+    signs = percent(truth.number("sign_accuracy"))
     return (
-        f"cosine {cosine}, area of causal edges {area}, slope {slope}, sign right in {signs}; "
-        f"trait {truth.text('trait')}"
+        f"{text}; a true change of {signed(moved)} where the twin says {promised}, slope over "
+        f"people {slope}, the same sign in {signs}"
     )
 
 
