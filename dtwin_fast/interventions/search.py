@@ -69,7 +69,8 @@ def search(
     """The allowed change that moves the first target of the simulator furthest.
 
     The k-th step is as long as the budget over sqrt(k), and the best change met is kept; until
-    there is a gain, a step goes from the start again, half as far as the one before. The
+    there is a gain, a step goes from the start again, half as far as the one before (not with
+    outcomes to keep, whose steps are short and undo what went wrong). The
     simulator's other targets are to stay as they are: a step is a tenth as long, goes along what
     of the gradient is orthogonal to theirs and undoes to first order what earlier steps moved; a
     change is as good as its gain less a multiple of their moves (an l1 merit function; Nocedal &
@@ -159,7 +160,7 @@ class _Climb:
             length = np.full(len(rows), self.budget / np.sqrt(step + 1))
             if step == 0:
                 first = gradients
-            elif (stuck := merit[rows] == 0).any():
+            elif len(moved) == 1 and (stuck := merit[rows] == 0).any():
                 change[rows[stuck]], moved[:, stuck] = 0, 0
                 gradients[:, stuck] = first[:, rows[stuck]]
                 length[stuck] = self.budget / 2.0**step
