@@ -150,8 +150,9 @@ class _Climb:
             moved = values - start[:, rows]
             now = self.sign * moved[0] - (price[:, rows] * np.abs(moved[1:])).sum(axis=0)
             better = now > merit[rows] * (1 + _GAIN)
-            idle[rows] = np.where(better | (step == 0), 0, idle[rows] + 1)
             best[rows[better]], merit[rows[better]] = change[rows][better], now[better]
+            # Whoever has gained nothing yet is still on the way back to where something is.
+            idle[rows] = np.where(better | (merit[rows] == 0), 0, idle[rows] + 1)
             taken[rows] += 1
             # Where a rollout left the finite numbers nothing leads on: back, and shorter steps.
             lost = ~np.isfinite(values).all(axis=0)
@@ -184,8 +185,11 @@ class _Climb:
             # The steepest edges are chosen before all are equally steep.
             along = np.sign(self.constraint.project(along, np.inf))
         else:
-            norm = np.linalg.norm(along, axis=1, keepdims=True)
-            along = np.divide(along, norm, out=np.zeros_like(along), where=norm > 0)
+            # float64: squares of a gradient that explodes are beyond float32.
+            norm = np.sqrt(np.einsum("ae,ae->a", along, along, dtype=np.float64))[:, None]
+            along = np.divide(
+                along, norm, out=np.zeros_like(along), where=norm > 0, casting="same_kind"
+            )
         share = _CAREFUL if len(moved) > 1 else 1.0
         ahead = change + (share * length).astype(np.float32)[:, None] * along
         return self.constraint.project(ahead, self.budget)
