@@ -342,11 +342,11 @@ def test_who_leaves_the_numbers_does_not_spoil_the_others(
     assert keep or ended[1] > start[1]
 
 
-def test_whoever_goes_too_far_begins_again_half_as_far(tiny_twin: Twin) -> None:
+def test_whoever_goes_too_far_at_first_goes_on(tiny_twin: Twin) -> None:
     # A step as long as this budget leads nobody anywhere good.
     some = people_of(tiny_twin, 14, seed=5)
     sim = simulator(tiny_twin, "interference")
-    far = search(sim, some, Constraint(), 20.0, -1.0, n_steps=12)
+    far = search(sim, some, Constraint(), 20.0, -1.0)
     went = -effect(sim, some, far.change)[0]
     assert (norms(far.change) > 0).all()
     assert (went > 0).all()

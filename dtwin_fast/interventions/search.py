@@ -68,9 +68,7 @@ def search(
 ) -> Found:
     """The allowed change that moves the first target of the simulator furthest.
 
-    The k-th step is as long as the budget over sqrt(k), and the best change met is kept; until
-    there is a gain, a step goes from the start again, half as far as the one before (not with
-    outcomes to keep, whose steps are short and undo what went wrong). The
+    The k-th step is as long as the budget over sqrt(k), and the best change met is kept. The
     simulator's other targets are to stay as they are: a step is a tenth as long, goes along what
     of the gradient is orthogonal to theirs and undoes to first order what earlier steps moved; a
     change is as good as its gain less a multiple of their moves (an l1 merit function; Nocedal &
@@ -84,7 +82,8 @@ def search(
         sign: 1 raises the target, -1 lowers it.
         scope: ``person``, a change for each, or ``group``, one for all that moves the mean.
         n_steps: gradients at most.
-        patience: steps without a gain after which a person's search ends; None: never.
+        patience: steps without a gain after which the search of a person who has gained something
+            ends; None: never.
         progress: called with (steps done, steps in all), a person's step each.
     """
     n_people = len(connectomes)
@@ -140,7 +139,7 @@ class _Climb:
         change = np.zeros((n_rows, n_edges), np.float32)
         best, merit = change.copy(), np.zeros(n_rows)
         idle, taken = np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64)
-        start, price, first = np.empty(0), np.empty(0), np.empty(0, np.float32)
+        start, price = np.empty(0), np.empty(0)
         rows = np.arange(n_rows)
         for step in range(self.n_steps):
             values, gradients = measure(rows, change[rows])
@@ -151,32 +150,22 @@ class _Climb:
             now = self.sign * moved[0] - (price[:, rows] * np.abs(moved[1:])).sum(axis=0)
             better = now > merit[rows] * (1 + _GAIN)
             best[rows[better]], merit[rows[better]] = change[rows][better], now[better]
-            # Whoever has gained nothing yet is still on the way back to where something is.
+            # Whoever has gained nothing yet, as first steps went too far, goes on.
             idle[rows] = np.where(better | (merit[rows] == 0), 0, idle[rows] + 1)
             taken[rows] += 1
             # Where a rollout left the finite numbers nothing leads on: back, and shorter steps.
             lost = ~np.isfinite(values).all(axis=0)
             change[rows[lost]], moved[:, lost], gradients[:, lost] = best[rows[lost]], 0, 0
-            # Who has gained nothing yet went too far: again from the start, half as far.
-            length = np.full(len(rows), self.budget / np.sqrt(step + 1))
-            if step == 0:
-                first = gradients
-            elif len(moved) == 1 and (stuck := merit[rows] == 0).any():
-                change[rows[stuck]], moved[:, stuck] = 0, 0
-                gradients[:, stuck] = first[:, rows[stuck]]
-                length[stuck] = self.budget / 2.0**step
             if step + 1 < self.n_steps:
-                change[rows] = self._step(change[rows], moved, gradients, length)
+                change[rows] = self._step(change[rows], moved, gradients, step)
             if self.patience is not None and len(moved) == 1:
                 rows = rows[idle[rows] < self.patience]
             if len(rows) == 0:
                 break
         return best, taken
 
-    def _step(
-        self, change: Float32, moved: Float64, gradients: Float32, length: Float64
-    ) -> Float32:
-        """The next changes, from where targets (M,A) went, (M,A,E) gradients and (A,) lengths."""
+    def _step(self, change: Float32, moved: Float64, gradients: Float32, step: int) -> Float32:
+        """The next changes, from where targets (M,A) went and (M,A,E) gradients."""
         along = self.sign * gradients[0]
         if len(moved) > 1:
             along, back = _beside(along, gradients[1:], moved[1:])
@@ -191,8 +180,8 @@ class _Climb:
                 along, norm, out=np.zeros_like(along), where=norm > 0, casting="same_kind"
             )
         share = _CAREFUL if len(moved) > 1 else 1.0
-        ahead = change + (share * length).astype(np.float32)[:, None] * along
-        return self.constraint.project(ahead, self.budget)
+        length = np.float32(share * self.budget / np.sqrt(step + 1))
+        return self.constraint.project(change + length * along, self.budget)
 
     def _finite(self, gradients: Float32) -> Float32:
         """On allowed edges; 0 for a person whose rollout left the finite numbers."""
