@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..cohort_files import load_cohort
 from ..errors import DTwinInputError
 from ..spec import PRESETS
-from .options import add_training, integer, output_folder, train_config
+from .options import add_training, integer, names, output_folder, train_config
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--splits",
-        type=_names,
+        type=names,
         default=["A", "B"],
         metavar="A,B,C,D",
         help="A within person, B held-out people, C left-out site, D second run (default A,B)",
@@ -76,10 +76,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         "and can give no p below 0.25; 19 can give 0.05)",
     )
     parser.add_argument(
-        "--baselines", type=_names, metavar="NAMES", help="floors, by commas (default all)"
+        "--baselines", type=names, metavar="NAMES", help="floors, by commas (default all)"
     )
     parser.add_argument(
-        "--controls", type=_names, metavar="NAMES", help="variants of the twin (default all)"
+        "--controls", type=names, metavar="NAMES", help="variants of the twin (default all)"
     )
     parser.add_argument("--out", type=Path, help="a new or empty folder for the results")
     add_training(parser)
@@ -186,10 +186,6 @@ def _known(option: str, names: list[str] | None, known: list[str]) -> list[str]:
             fix="Name some of these, with commas between them",
         )
     return names
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _own_or_not(report: Report) -> Iterator[str]:

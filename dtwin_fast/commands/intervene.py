@@ -14,11 +14,10 @@ import numpy as np
 
 from ..errors import DTwinInputError
 from ..prediction_files import NOTICE, bids_labels
-from ..readers.tables import column_index, read_text_table
 from ..simulate.files import load_truth
 from ..twin_files import load
 from .connectomes import add_engine, add_input, is_cohort, read_input
-from .options import add_seed, integer, output_folder
+from .options import add_seed, integer, names, output_folder
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--goal", choices=("up", "down"), help="default: the target's own")
     parser.add_argument(
         "--keep",
-        type=_names,
+        type=names,
         default=[],
         metavar="TARGET,...",
         help="outcomes that are to stay as they are",
@@ -200,6 +199,7 @@ def _constraint(args: argparse.Namespace, regions: Sequence[str]) -> Constraint 
 def _allowed(text: str, regions: Sequence[str]) -> Any:
     """(E,) mask of one --allow."""
     from ..interventions import listed_edges, network_edges, site_edges
+    from ..interventions.presets import read_pairs
 
     kind, _, rest = text.partition(":")
     if kind == "site" and rest:
@@ -207,13 +207,7 @@ def _allowed(text: str, regions: Sequence[str]) -> Any:
     if kind == "network" and rest:
         return network_edges(regions, rest)
     if kind == "edges" and rest:
-        titles, rows = read_text_table(Path(rest))
-        fix = "Give a table with the columns region_1 and region_2"
-        one, other = (
-            column_index(Path(rest), titles, (title,), fix=fix)
-            for title in ("region_1", "region_2")
-        )
-        return listed_edges(regions, [(row[one], row[other]) for row in rows])
+        return listed_edges(regions, read_pairs(Path(rest)))
     raise _unknown("allow", "these are no edges", ALLOW_FORMS, text)
 
 
@@ -226,10 +220,6 @@ def _unknown(option: str, what: str, known: Sequence[str], got: str) -> DTwinInp
         got=repr(got[:80]),
         fix="Give one of these forms",
     )
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _lines(done: Intervention) -> Iterator[str]:

@@ -36,6 +36,11 @@ def integer(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
+def names(text: str) -> list[str]:
+    """An argparse type: names with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def add_seed(parser: argparse.ArgumentParser, default: int | None = 0) -> None:
     """Declare ``--seed``; no default means that of the training settings."""
     parser.add_argument(

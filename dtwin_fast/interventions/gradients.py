@@ -248,3 +248,21 @@ def in_fisher_z(connectomes: Connectomes) -> Connectomes:
 def edited(connectomes: Connectomes, change: npt.NDArray[Any]) -> Connectomes:
     """People (:func:`in_fisher_z`) with (S,E) added to their edges; missing edges stay so."""
     return replace(connectomes, edges=(connectomes.edges + change).astype(np.float32))
+
+
+def in_order(edges: npt.NDArray[Any], regions: Sequence[str], wanted: Sequence[str]) -> Float64:
+    """A map (E,) of the edges between ``regions``, in the order of the regions ``wanted``.
+
+    Raises:
+        DTwinInputError: a region that is not there (code ``regions_missing``).
+    """
+    one = Connectomes(
+        edges=edges[None].astype(np.float32),
+        subjects=("map",),
+        regions=tuple(regions),
+        is_fisher_z=True,
+        missing=np.zeros((1, len(regions)), np.bool_),
+        flags=((),),
+    )
+    ordered: Float64 = one.align(wanted).edges[0].astype(np.float64)
+    return ordered

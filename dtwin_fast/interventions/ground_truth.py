@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,12 @@ from ..evaluate.statistics import (
     area_under_curve,
     bootstrap_interval,
     mean_over_people,
+    mean_where,
     person_rows,
 )
 from ..metrics import pearson
 from ..simulate import Truth
+from .gradients import in_order
 
 Float64 = npt.NDArray[np.float64]
 
@@ -60,8 +61,9 @@ def truth_of_map(
     trait = TRAITS.get(target)
     if trait is None:
         return None
-    true = _in_order(truth, truth.gradient[truth.trait_names.index(trait)], regions)
-    causal = _in_order(truth, truth.causal_edges(trait), regions) > 0
+    own = truth.observed.regions or ()
+    true = in_order(truth.gradient[truth.trait_names.index(trait)], own, regions)
+    causal = in_order(truth.causal_edges(trait), own, regions) > 0
     lengths = np.linalg.norm(gradient, axis=1) * np.linalg.norm(true)
     cosine = np.divide(gradient @ true, lengths, out=np.full(len(gradient), np.nan),
                        where=lengths > 0)  # fmt: skip
@@ -98,13 +100,6 @@ def truth_of_effect(
     }
 
 
-def _in_order(truth: Truth, edges: npt.NDArray[Any], regions: Sequence[str]) -> Float64:
-    """A map (E,) of the cohort's edges, in the order of ``regions``."""
-    one = replace(truth.observed.select([0]), edges=edges[None].astype(np.float32))
-    ordered: Float64 = one.align(regions).edges[0].astype(np.float64)
-    return ordered
-
-
 def _moved(before: Truth, after: Truth, target: str) -> Float64:
     """(S,) how far the target of simulated people went."""
     if TRAITS[target] == "amygdala":
@@ -127,9 +122,5 @@ def _moved(before: Truth, after: Truth, target: str) -> Float64:
     return faster
 
 
-def _mean(values: npt.NDArray[Any]) -> Float64:
-    known = np.isfinite(values)
-    with np.errstate(invalid="ignore"):  # who never pressed has no mean
-        total = np.where(known, values, 0).sum(axis=1, dtype=np.float64)
-        mean: Float64 = total / known.sum(axis=1)
-    return mean
+def _mean(late_s: npt.NDArray[Any]) -> Float64:
+    return mean_where(late_s, np.isfinite(late_s))

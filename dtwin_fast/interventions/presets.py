@@ -224,8 +224,7 @@ def _parse_network(text: str) -> Preset:
 
 def _parse_edges(text: str) -> Preset:
     path, strength = _split(text)
-    pairs = _columns(Path(path), "region_1", "region_2")
-    return edges(pairs, _parse_number("strength", strength))
+    return edges(read_pairs(Path(path)), _parse_number("strength", strength))
 
 
 def _parse_receptor(text: str) -> Preset:
@@ -321,6 +320,16 @@ def _split(text: str) -> tuple[str, str]:
     if not before or not number:
         raise _no_form(text)
     return before, number
+
+
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """Edges of a table, by the names of their regions in its columns region_1 and region_2.
+
+    Raises:
+        DTwinInputError: a file that cannot be read, or lacks a column (codes of
+            :func:`read_text_table`, ``names_column``).
+    """
+    return _columns(path, "region_1", "region_2")
 
 
 def _columns(path: Path, *titles: str) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from ..simulate import Truth
 from ..twin import Twin
 from .constraints import Constraint
 from .effect import DOSES, Effect, RandomDirections, improvement, overlap
-from .gradients import Simulator, edited, in_fisher_z
+from .gradients import Simulator, edited, in_fisher_z, in_order
 from .ground_truth import truth_of_effect, truth_of_map
 from .out_of_range import RangeScores, Reference, range_scores
 from .targets import Goal
@@ -330,7 +330,8 @@ class Workbench:
             options: dict[str, Any] = {"missing": self.target.missing}
             simulator = Simulator(self._second, self.target.targets, **options)
             people = in_fisher_z(self._second.prepare(self.people, **options))
-            other = self._in_order(simulator.gradients(people)[1][0].mean(axis=0))
+            found = simulator.gradients(people)[1][0].mean(axis=0)
+            other = in_order(found, self._second.regions, self.target.twin.regions)
         return self._alike(halves, gradient.mean(axis=0), other)
 
     def _stability_of_weights(self, gradient: Float32) -> dict[str, float | None]:
@@ -351,25 +352,11 @@ class Workbench:
                 simulator.values(hidden)[0]
             )
             found = smooth_gradients(self._second, people, direction, self._rng(6))
-            other = self._in_order(found.mean(axis=0))
+            other = in_order(found.mean(axis=0), self._second.regions, self.target.twin.regions)
         return self._alike([m.mean(axis=0) for m in maps], gradient.mean(axis=0), other)
 
-    def _in_order(self, edges: npt.NDArray[Any]) -> Float32:
-        """(E,) edges between the second twin's regions, in the order of the first's."""
-        assert self._second is not None
-        one = Connectomes(
-            edges[None],
-            ("map",),
-            self._second.regions,
-            True,
-            np.zeros((1, len(self._second.regions)), np.bool_),
-            ((),),
-        )
-        ordered: Float32 = one.align(self.target.twin.regions).edges[0]
-        return ordered
-
     def _alike(
-        self, halves: list[Float32], whole: Float32, other: Float32 | None
+        self, halves: list[Float32], whole: Float32, other: Float64 | None
     ) -> dict[str, float | None]:
         split = overlap(*halves) if len(halves) == 2 else (None, None)
         seeds = overlap(whole, other) if other is not None else (None, None)

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from scipy import stats
 
 from ..cohort import Cohort
-from ..errors import DTwinInputError
 from ..evaluate.baselines.targets import mean_over_people
 from ..evaluate.metrics_table import METRICS
 from ..evaluate.predictor import Predictor
@@ -36,6 +35,7 @@ from ..training.fit import edge_scale
 from .battery import FitBattery, shuffled_folds
 from .linear import Linear, krr_each, ridge_each, unit_rows
 from .oracle import ORACLE, Oracle
+from .reading import refuse_folder
 from .result import Measure, as_dict, rows_of
 from .scalar import cross_validated, fit_predict, p_value, permuted
 
@@ -95,15 +95,7 @@ def run(
     Raises:
         DTwinInputError: a folder (code ``folder``), or sizes that cannot be simulated or split.
     """
-    if folder is not None:
-        raise DTwinInputError(
-            "folder",
-            "this study simulates its people",
-            field="folder",
-            wanted="none",
-            got=str(folder),
-            fix="Leave the folder out",
-        )
+    refuse_folder(folder)
     models = _twins() if models is None else models
     model = next(iter(models))
     ticks = _Ticks(progress, (1 + n_folds) * len(models) + n_cohorts + len(sizes))

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cohort import Cohort
-from ..errors import DTwinInputError
 from ..evaluate.contrasts import contrast_effects
 from ..evaluate.statistics import area_under_curve, mean_where
 from ..interventions.gradients import Simulator, in_fisher_z
@@ -30,6 +29,7 @@ from ..training import StagedConfig, fit
 from ..training.encoder import kernel_ridge
 from ..training.fit import edge_scale
 from ..twin import Twin
+from .reading import refuse_folder
 from .result import Measure, as_dict, rows_of
 
 Array = npt.NDArray[Any]
@@ -63,15 +63,7 @@ def run(
     Raises:
         DTwinInputError: a folder (code ``folder``), or sizes that cannot be simulated.
     """
-    if folder is not None:
-        raise DTwinInputError(
-            "folder",
-            "this study simulates its people",
-            field="folder",
-            wanted="none",
-            got=str(folder),
-            fix="Leave the folder out",
-        )
+    refuse_folder(folder)
     scores: dict[tuple[str, str, str], list[float]] = {}
     for i in range(n_cohorts):
         if progress is not None:

@@ -106,3 +106,20 @@ def bad_data(field: Path, wanted: str, got: str, subject: str | None = None) -> 
         got=got,
         fix="Give the study its own data folder, complete and as published",
     )
+
+
+def refuse_folder(folder: Path | None) -> None:
+    """Of a study that simulates its people.
+
+    Raises:
+        DTwinInputError: there is one (code ``folder``).
+    """
+    if folder is not None:
+        raise DTwinInputError(
+            "folder",
+            "this study simulates its people",
+            field="folder",
+            wanted="none",
+            got=str(folder),
+            fix="Leave the folder out",
+        )
