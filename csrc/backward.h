@@ -10,7 +10,7 @@
 //
 // Where all steps would take too much memory, T is cut into segments: a first pass keeps the state
 // before each, and each is rolled out a second time when the way back comes to it (Chen et al.
-// 2016, arXiv:1604.06174).
+// 2016, arXiv:1604.06174). A segment goes back tile by tile, whose gradients stay in cache.
 #pragma once
 
 #include <algorithm>
@@ -23,6 +23,7 @@
 namespace dtwin::DTWIN_ISA {
 
 constexpr int64_t kKeptBytes = 64 << 20;  // of a segment's steps, unless sqrt(T) steps take more
+constexpr int64_t kTileBytes = 1 << 20;   // of the steps that go back together: in L2
 constexpr int64_t kManySequences = 12;    // of a block: more would leave threads without one
 
 // The gradients of one subject's weights.
@@ -39,6 +40,7 @@ class Backward : private Recurrence<Cell, F, W> {
           g_(params),
           slots_(Cell::kSlots * hidden_),
           steps_(segment_steps()),
+          tile_steps_(tile_steps()),
           packed_w_ih_back_(workspace.take<W>(packed_columns<F>(p_.n_inputs), Cell::kGates * H)),
           packed_w_hh_back_(workspace.take<W>(packed_columns<F>(H), Cell::kGates * H)),
           packed_w_out_back_(workspace.take<W>(packed_columns<F>(H), p_.n_outputs)),
@@ -112,6 +114,12 @@ class Backward : private Recurrence<Cell, F, W> {
         return std::clamp(kKeptBytes / times(sequences_, step_bytes(p_)), root, p_.n_steps);
     }
 
+    // Whole stretches of gemm_transposed().
+    int64_t tile_steps() const {
+        const int64_t fit = kTileBytes / times(sequences_, step_bytes(p_));
+        return std::max(fit / kLeftDepth, int64_t(1)) * kLeftDepth;
+    }
+
     int64_t segments() const { return divide_up(p_.n_steps, steps_); }
 
     template <class Action>
@@ -160,10 +168,10 @@ class Backward : private Recurrence<Cell, F, W> {
         if (kSecond) set_final_gradient(g_.d_c_final, d_c_);
         for (int64_t i = segments(); i-- > 0;) {
             roll_out(i);
-            read_back();
-            scan();
-            add_weight_gradients();
-            write_input_gradients();
+            start_back();
+            // What is projected goes back once, as its products have no tiles to share.
+            if (p_.projection) read_back(0, n_);
+            for (int64_t end = n_; end > 0; end = tile_start(end)) go_back(tile_start(end), end);
         }
         write_initial_gradients();
         write_d_w_ih();
@@ -175,10 +183,7 @@ class Backward : private Recurrence<Cell, F, W> {
         std::copy_n(saved_states_ + rows(i), rows(1), states_);
         if (kSecond) std::copy_n(saved_c_ + rows(i), rows(1), c_);
         if (g_.states) copy_states();
-        if (g_.states && Cell::kKeepsState) {
-            std::copy_n(state_row(states_, 1, 0), rows(n_), kept_);
-            return;
-        }
+        if (keeps_nothing()) return;
         Base::project_inputs(first_step_, n_, kept_, slots_);
         if (g_.states) {
             apply_cells();
@@ -230,28 +235,47 @@ class Backward : private Recurrence<Cell, F, W> {
         }
     }
 
-    // Back through the readout: gradients of W_out and b_out from this segment's steps, and of the
-    // states before each of them. So the sums of a row of d_states_ begin with its readout and
-    // have one order, wherever T is cut; the state after the segment has its gradient from the
-    // segment after it, in the first row.
-    void read_back() {
-        const int64_t row = first_step_ ? 0 : 1;
-        int64_t end = n_;
+    // Whether the cell keeps of a step what the caller has kept already.
+    bool keeps_nothing() const { return g_.states && Cell::kKeepsState; }
+
+    int64_t tile_start(int64_t end) const { return (end - 1) / tile_steps_ * tile_steps_; }
+
+    // The gradient of the segment's last state, from outside or from the segment after it.
+    void start_back() {
         if (first_step_ + n_ == p_.n_steps) {
             set_final_gradient(g_.d_h_final, state_row(d_states_, n_, 0));
-            end = n_ + 1;
         } else {
             std::copy_n(d_states_, rows(1), state_row(d_states_, n_, 0));
         }
-        std::fill_n(d_states_, rows(n_), F(0));
+    }
+
+    // The steps [start, end) of the segment.
+    void go_back(int64_t start, int64_t end) {
+        if (keeps_nothing()) {
+            std::copy_n(state_row(states_, start + 1, 0), rows(end - start), step(start, 0));
+        }
+        if (!p_.projection) read_back(start, end);
+        scan(start, end);
+        add_weight_gradients(start, end);
+        write_input_gradients(start, end);
+    }
+
+    // Back through the readout: gradients of W_out and b_out from these steps, and of the states
+    // before each of them. So the sums of a row of d_states_ begin with its readout and have one
+    // order, wherever T is cut; the state after the steps has its gradient from those after it.
+    void read_back(int64_t start, int64_t end) {
+        const int64_t first = first_step_ + start ? start : 1;
+        const int64_t last = first_step_ + end == p_.n_steps ? end + 1 : end;
+        std::fill_n(state_row(d_states_, start, 0), rows(end - start), F(0));
         for (int64_t b = 0; b < count_; ++b) {
-            F* d_states = state_row(d_states_, row, b);
-            const int64_t t = first_step_ + row - 1;
-            if (g_.d_states) add_state_gradients(b, t, end - row, d_states);
+            F* d_states = state_row(d_states_, first, b);
+            const int64_t t = first_step_ + first - 1;
+            if (g_.d_states) add_state_gradients(b, t, last - first, d_states);
             if (p_.projection) {
-                read_back_projected(b, t, end - row, d_states);
+                read_back_projected(b, t, last - first, d_states);
             } else {
-                read_back_steps(b, t, end - row, d_states);
+                read_back_steps(b, t, last - first, d_states);
+                add_readout_gradients(b, start, end);
             }
         }
     }
@@ -267,9 +291,14 @@ class Backward : private Recurrence<Cell, F, W> {
         const int64_t O = p_.n_outputs;
         const F* d_outputs = array(g_.d_outputs) + sequence(b) * p_.n_steps * O;
         gemm(steps, hidden_, O, d_outputs + t * O, O, w_out_back_, onto(d_states, rows(1)));
-        d_outputs += first_step_ * O;
-        gemm_transposed(O, H, n_, d_outputs, O, states(b), to_.w_out, H, left_);
-        add_rows(O, n_, d_outputs, O, to_.b_out, partial_);
+    }
+
+    void add_readout_gradients(int64_t b, int64_t start, int64_t end) {
+        const int64_t O = p_.n_outputs, n = end - start;
+        const F* d_outputs = array(g_.d_outputs);
+        d_outputs += (sequence(b) * p_.n_steps + first_step_ + start) * O;
+        gemm_transposed(O, H, n, d_outputs, O, states(b, start), to_.w_out, H, left_);
+        add_rows(O, n, d_outputs, O, to_.b_out, partial_);
     }
 
     void read_back_projected(int64_t b, int64_t t, int64_t steps, F* d_states) {
@@ -284,7 +313,7 @@ class Backward : private Recurrence<Cell, F, W> {
 
         projection += first_step_;
         std::fill_n(projected_, K * hidden_, F(0));
-        gemm(K, hidden_, n_, projection, T, states(b), onto(projected_, hidden_));
+        gemm(K, hidden_, n_, projection, T, states(b, 0), onto(projected_, hidden_));
         gemm_transposed(O, H, K, d_outputs, O, projected, to_.w_out, H, left_);
         for (int64_t k = 0; k < K; ++k) {
             F sum = 0;
@@ -294,8 +323,8 @@ class Backward : private Recurrence<Cell, F, W> {
     }
 
     // Back over the steps; leaves the gradients of the pre-activations in the slots.
-    void scan() {
-        for (int64_t t = n_; t-- > 0;) {
+    void scan(int64_t start, int64_t end) {
+        for (int64_t t = end; t-- > start;) {
             for (int64_t b = 0; b < count_; ++b) {
                 for (int64_t j = 0; j < hidden_; j += kLanes<F>) retreat(t, b, j);
             }
@@ -322,29 +351,30 @@ class Backward : private Recurrence<Cell, F, W> {
         if constexpr (Cell::kStates > 1) store(d_c_ + b * hidden_ + j, d_state[1]);
     }
 
-    void add_weight_gradients() {
-        const int64_t depth = n_ * count_;
+    void add_weight_gradients(int64_t start, int64_t end) {
+        const int64_t n = end - start, depth = n * count_;
+        const Panels<F> before{state_row(states_, start, 0), hidden_, kPanel<F>};
         for (int g = 0; g < Cell::kGates; ++g) {
-            const F* d_x = step(0, 0) + g * hidden_;
-            const F* d_h = step(0, 0) + Cell::hidden_slot(g) * hidden_;
-            gemm_transposed(H, H, depth, d_h, slots_, {states_, hidden_, kPanel<F>},
-                            to_.w_hh + g * H * H, H, left_);
+            const F* d_x = step(start, 0) + g * hidden_;
+            const F* d_h = step(start, 0) + Cell::hidden_slot(g) * hidden_;
+            gemm_transposed(H, H, depth, d_h, slots_, before, to_.w_hh + g * H * H, H, left_);
             add_rows(H, depth, d_x, slots_, to_.b_ih + g * H, partial_);
             add_rows(H, depth, d_h, slots_, to_.b_hh + g * H, partial_);
         }
         for (int64_t b = 0; b < count_; ++b) {
-            gemm_transposed(p_.n_inputs, gates_, n_, Base::inputs(b, first_step_), p_.n_inputs,
-                            {step(0, b), count_ * slots_, kPanel<F>}, d_w_ih_, gates_, left_);
+            gemm_transposed(p_.n_inputs, gates_, n, Base::inputs(b, first_step_ + start),
+                            p_.n_inputs, {step(start, b), count_ * slots_, kPanel<F>}, d_w_ih_,
+                            gates_, left_);
         }
     }
 
-    void write_input_gradients() {
+    void write_input_gradients(int64_t start, int64_t end) {
         for (int64_t b = 0; b < count_; ++b) {
-            const int64_t from = (sequence(b) * p_.n_steps + first_step_) * p_.n_inputs;
-            F* d_inputs = result(g_.d_inputs) + from;
-            std::fill_n(d_inputs, n_ * p_.n_inputs, F(0));
+            const int64_t from = sequence(b) * p_.n_steps + first_step_ + start;
+            F* d_inputs = result(g_.d_inputs) + from * p_.n_inputs;
+            std::fill_n(d_inputs, (end - start) * p_.n_inputs, F(0));
             for (int g = 0; g < Cell::kGates; ++g) {
-                gemm(n_, p_.n_inputs, H, step(0, b) + g * hidden_, count_ * slots_,
+                gemm(end - start, p_.n_inputs, H, step(start, b) + g * hidden_, count_ * slots_,
                      w_ih_back_.from_row(g * H), onto(d_inputs, p_.n_inputs));
             }
         }
@@ -374,8 +404,10 @@ class Backward : private Recurrence<Cell, F, W> {
         if constexpr (Cell::kStates > 1) state[1] = load(state_row(c_, t, b) + j);
     }
 
-    // The states after the segment's steps, as a right factor.
-    Panels<F> states(int64_t b) const { return {state_row(states_, 1, b), rows(1), kPanel<F>}; }
+    // The states after the steps from `start` on, as a right factor.
+    Panels<F> states(int64_t b, int64_t start) const {
+        return {state_row(states_, start + 1, b), rows(1), kPanel<F>};
+    }
 
     F* step(int64_t t, int64_t b) const { return kept_ + (t * count_ + b) * slots_; }
     F* state_row(F* states, int64_t t, int64_t b) const {
@@ -385,8 +417,9 @@ class Backward : private Recurrence<Cell, F, W> {
     int64_t GH() const { return Cell::kGates * H; }
 
     const dtwin_rollout_vjp_params& g_;
-    const int64_t slots_;  // the cell's slots, each of `hidden_`
-    const int64_t steps_;  // of a segment, at most
+    const int64_t slots_;       // the cell's slots, each of `hidden_`
+    const int64_t steps_;       // of a segment, at most
+    const int64_t tile_steps_;  // of a tile, at most
     // The right factors W, where those of the recurrence are W^T.
     W *const packed_w_ih_back_, *const packed_w_hh_back_, *const packed_w_out_back_;
     F* const kept_;    // [steps, sequences, slots] W_ih x_t + b_ih; what the cell keeps; gradients
