@@ -365,6 +365,26 @@ void rollout_vjp(const std::string& cell, const Array<F>& w_ih, const Array<F>& 
     }
 }
 
+// Of a layer (S x n_in -> S x n_out), or without a bias of its way back (S x n_out -> S x n_in).
+void affine(const Array<float>& x, const Array<float>& weight,
+            const std::optional<Array<float>>& bias, Array<float>& y, int n_threads) {
+    const View w = view("weight", weight), input = view("x", x);
+    if (w.rank() != 2) refuse("weight", "wanted 2 axes");
+    if (input.rank() != 2) refuse("x", "wanted 2 axes");
+    dtwin_affine_params p{};
+    p.struct_size = sizeof p;
+    p.n_threads = n_threads;
+    p.n_rows = input.shape[0];
+    p.n_out = w.shape[0];
+    p.n_in = w.shape[1];
+    const int64_t from = bias ? p.n_in : p.n_out, to = bias ? p.n_out : p.n_in;
+    p.weight = static_cast<const float*>(dense(w, {p.n_out, p.n_in}));
+    p.bias = static_cast<const float*>(dense(view("bias", bias), {p.n_out}));
+    p.x = static_cast<const float*>(dense(input, {p.n_rows, from}));
+    p.y = static_cast<float*>(result(view("y", y), {p.n_rows, to}));
+    run(bias ? dtwin_affine : dtwin_affine_vjp, &p);
+}
+
 // DLPack's names for the default stream, and for none: nothing waits.
 constexpr intptr_t kDefaultStream = 1, kNoStream = -1;
 
@@ -527,6 +547,9 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
     module.doc() = "The compiled engine; dtwin_fast.dispatch is its public face.";
     define_rollouts<float>(module);
     define_rollouts<double>(module);
+    module.def("affine", &affine, py::kw_only(), py::arg("x").noconvert(),
+               py::arg("weight").noconvert(), py::arg("bias").noconvert(), py::arg("y").noconvert(),
+               py::arg("n_threads"));
     module.def("build_info", &build_info);
     module.def("cuda_why_not", &dtwin_cuda_why_not, py::arg("device"),
                py::call_guard<py::gil_scoped_release>());

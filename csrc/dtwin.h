@@ -1,7 +1,8 @@
 /* dtwin_fast: the plain C interface of the compiled engine.
  *
  * dtwin_rollout() rolls S subjects' RNNs over their inputs, dtwin_rollout_vjp() computes the
- * gradients of that. Letters: S subjects, B sequences per subject, T steps, I inputs, H hidden
+ * gradients of that; dtwin_affine() and dtwin_affine_vjp() are a layer of the hypernetwork that
+ * generates their weights. Letters: S subjects, B sequences per subject, T steps, I inputs, H hidden
  * units, G gates (rnn 1, gru 3, lstm 4), O outputs, K rows of a time projection. Arrays are dense
  * and row-major in their last axes; square matrices are (to, from); gates are in torch's order
  * (gru r,z,n; lstm i,f,g,o).
@@ -145,6 +146,27 @@ typedef struct dtwin_rollout_vjp_params {
  * 64 MiB of steps; of longer sequences it keeps the states before segments of at least sqrt(T)
  * steps, and rolls each segment out a second time. */
 DTWIN_API int dtwin_rollout_vjp(const dtwin_rollout_vjp_params* params);
+
+/* A layer y = x w^T + b, as in torch.nn.Linear, in float32. Zero it, set struct_size =
+ * sizeof(dtwin_affine_params), fill in the rest. Arrays are dense; y may not overlap another one. A
+ * row of y has the same bits for any number of threads, and whatever rows stand beside it. */
+typedef struct dtwin_affine_params {
+    uint32_t struct_size;
+    int32_t n_threads;   /* 0 = one per hardware thread */
+    int64_t n_rows;      /* S >= 0; with 0 nothing is read or written */
+    int64_t n_in;        /* >= 1 */
+    int64_t n_out;       /* >= 1 */
+    const float* weight; /* [n_out, n_in] */
+    const float* bias;   /* [n_out]; not read on the way back */
+    const float* x;      /* [S, n_in]; on the way back [S, n_out], gradients of the layer's y */
+    float* y;            /* [S, n_out]; on the way back [S, n_in], gradients of the layer's x */
+} dtwin_affine_params;
+
+/* Run; returns a dtwin_status. Nothing is written unless it returns DTWIN_OK. */
+DTWIN_API int dtwin_affine(const dtwin_affine_params* params);
+
+/* The way back, y = x w. */
+DTWIN_API int dtwin_affine_vjp(const dtwin_affine_params* params);
 
 /* One sentence for a status; never NULL, never to be freed. */
 DTWIN_API const char* dtwin_strerror(int status);

@@ -75,9 +75,10 @@ constexpr int64_t packed_columns(int64_t columns) {
     return round_up(columns, kPanel<F>);
 }
 
-// Turn w ([depth, columns]) into the right factor w, its columns padded with zeros.
+// Turn w ([depth, columns], rows `stride` apart) into the right factor w, its columns padded with
+// zeros.
 template <class F, class W>
-Panels<W> pack_untransposed(const F* w, int64_t depth, int64_t columns, W* packed) {
+Panels<W> pack_untransposed(const F* w, int64_t depth, int64_t columns, W* packed, int64_t stride) {
     const int64_t panel_stride = depth * kPanel<F>;
     for (int64_t j = 0; j < columns; j += kPanel<F>) {
         W* to = packed + j / kPanel<F> * panel_stride;
@@ -85,12 +86,16 @@ Panels<W> pack_untransposed(const F* w, int64_t depth, int64_t columns, W* packe
             PanelRow<F> row;
             for (int v = 0; v < kPanelVectors; ++v) {
                 const int64_t first = j + v * kLanes<F>;
-                row[v] = load_some(w + k * columns + first, columns - first);
+                row[v] = load_some(w + k * stride + first, columns - first);
             }
             store_row(to, row);
         }
     }
     return {packed, kPanel<F>, panel_stride};
+}
+template <class F, class W>
+Panels<W> pack_untransposed(const F* w, int64_t depth, int64_t columns, W* packed) {
+    return pack_untransposed(w, depth, columns, packed, columns);
 }
 
 // Lanes of two rows: where bit kStep of the lane is 0, from a; where it is 1, from b's lane
@@ -115,17 +120,17 @@ inline void transpose(Vec<F>* rows) {
     if constexpr (2 * kStep < kLanes<F>) transpose<F, 2 * kStep>(rows);
 }
 
-// Turn w ([groups * rows, depth], as torch keeps it) into the right factor w^T, each group's
-// columns padded with zeros to whole vectors.
-template <class F, class W>
-Panels<W> pack(const F* w, int64_t groups, int64_t rows, int64_t depth, W* packed) {
+// Turn w ([groups * rows, depth], as torch keeps it, rows `stride` apart) into the right factor
+// w^T, each group's columns padded with zeros to whole vectors. kAhead: the rows are one piece.
+template <bool kAhead, class F, class W>
+Panels<W> pack(const F* w, int64_t groups, int64_t rows, int64_t depth, W* packed, int64_t stride) {
     constexpr int n = kLanes<F>;
     const int64_t padded_rows = round_up(rows, n);
     const int64_t panel_stride = depth * kPanel<F>;
     for (int64_t j = 0; j < groups * padded_rows; j += kPanel<F>) {
         W* to = packed + j / kPanel<F> * panel_stride;
-        // The next panel's rows lie in one piece: it is fetched in order while this one is read
-        // across. Only an address, it may lie behind the end.
+        // The next panel is fetched in order while this one is read across. Only an address, it may
+        // lie behind the end.
         uintptr_t ahead = reinterpret_cast<uintptr_t>(w) + (j + kPanel<F>)*depth * sizeof(F);
         for (int64_t k = 0; k < depth; k += n) {
             Vec<F> squares[kPanelVectors][n];
@@ -133,10 +138,10 @@ Panels<W> pack(const F* w, int64_t groups, int64_t rows, int64_t depth, W* packe
                 const int64_t column = j + v * n;
                 const int64_t group = column / padded_rows, row = column % padded_rows;
                 const int64_t some = group < groups ? std::min<int64_t>(rows - row, n) : 0;
-                const F* from = w + (group * rows + row) * depth + k;
+                const F* from = w + (group * rows + row) * stride + k;
                 for (int i = 0; i < n; ++i, ahead += sizeof(Vec<F>)) {
-                    __builtin_prefetch(reinterpret_cast<const void*>(ahead));
-                    squares[v][i] = i < some ? load_some(from + i * depth, depth - k) : Vec<F>{};
+                    if (kAhead) __builtin_prefetch(reinterpret_cast<const void*>(ahead));
+                    squares[v][i] = i < some ? load_some(from + i * stride, depth - k) : Vec<F>{};
                 }
                 transpose<F>(squares[v]);
             }
@@ -148,6 +153,10 @@ Panels<W> pack(const F* w, int64_t groups, int64_t rows, int64_t depth, W* packe
         }
     }
     return {packed, kPanel<F>, panel_stride};
+}
+template <class F, class W>
+Panels<W> pack(const F* w, int64_t groups, int64_t rows, int64_t depth, W* packed) {
+    return pack<true>(w, groups, rows, depth, packed, depth);
 }
 
 // A bias of `groups` gates of `rows` units as W would keep it, each gate padded with zeros to

@@ -1,124 +1,22 @@
 #include "rollout.h"
 
 #include <algorithm>
-#include <atomic>
 #include <initializer_list>
 #include <memory>
 #include <new>
-#include <system_error>
-#include <thread>
 
+#include "arrays.h"
+#include "parallel.h"
 #include "simd/isa.h"
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 namespace dtwin {
 namespace {
-
-// A large workspace lies in large pages where the system has them: each step reads all of a
-// subject's weights, and small pages would spread them unevenly over the sets of the cache.
-constexpr size_t kPage = 2 << 20;
-constexpr size_t kLarge = kPage / 2;
-constexpr size_t kLine = 64;
-
-struct FreeMemory {
-    std::align_val_t alignment{kLine};
-    void operator()(std::byte* memory) const { ::operator delete[](memory, alignment); }
-};
-using Memory = std::unique_ptr<std::byte[], FreeMemory>;
-
-// `bytes` of workspace, or null.
-Memory allocate(size_t bytes) {
-    const bool large = bytes >= kLarge;
-    const std::align_val_t alignment{large ? kPage : kLine};
-    void* memory = ::operator new[](bytes, alignment, std::nothrow);
-#if defined(__linux__)
-    if (memory && large) madvise(memory, bytes, MADV_HUGEPAGE);  // advice, taken or not
-#endif
-    return Memory(static_cast<std::byte*>(memory), {alignment});
-}
 
 int n_gates(int32_t cell) { return cell == DTWIN_LSTM ? 4 : cell == DTWIN_GRU ? 3 : 1; }
 
 bool has_second_state(int32_t cell) { return cell == DTWIN_LSTM; }
 
 size_t item_bytes(int32_t dtype) { return dtype == DTWIN_FLOAT64 ? sizeof(double) : sizeof(float); }
-
-// One axis of an array: packed ones lie densely around what is inside them.
-struct Axis {
-    int64_t size;
-    int64_t stride;
-};
-constexpr int64_t kPacked = -1;
-
-// The arrays of one call: whether each fits into the address space, and whether a result shares
-// memory with another array.
-class Arrays {
-  public:
-    explicit Arrays(size_t item_bytes) : item_bytes_(item_bytes) {}
-
-    // Axes come from the outermost to the innermost; their sizes are >= 0. `data` may be null.
-    void read(const void* data, std::initializer_list<Axis> axes) {
-        add(data, axes, item_bytes_, false);
-    }
-    void write(const void* data, std::initializer_list<Axis> axes) {
-        add(data, axes, item_bytes_, true);
-    }
-    void write_bytes(const void* data, int64_t size) { add(data, {{size, kPacked}}, 1, true); }
-
-    bool fit() const { return fit_; }
-
-    // Strided arrays count from their first element to their last, gaps included.
-    bool overlap() const {
-        for (int i = 0; i < count_; ++i) {
-            for (int j = 0; j < i; ++j) {
-                const bool apart =
-                    spans_[i].end <= spans_[j].begin || spans_[j].end <= spans_[i].begin;
-                if (!apart && (spans_[i].written || spans_[j].written)) return true;
-            }
-        }
-        return false;
-    }
-
-  private:
-    struct Span {
-        uintptr_t begin, end;
-        bool written;
-    };
-
-    void add(const void* data, std::initializer_list<Axis> axes, size_t item_bytes, bool written) {
-        int64_t elements = 1, bytes = 0;
-        for (const Axis* axis = axes.end(); axis != axes.begin();) {
-            --axis;
-            int64_t gap = 0;
-            const bool overflow = axis->stride == kPacked
-                                      ? __builtin_mul_overflow(elements, axis->size, &elements)
-                                      : __builtin_mul_overflow(std::max<int64_t>(axis->size - 1, 0),
-                                                               axis->stride, &gap) ||
-                                            __builtin_add_overflow(elements, gap, &elements);
-            if (overflow) {
-                fit_ = false;
-                return;
-            }
-        }
-        const auto begin = reinterpret_cast<uintptr_t>(data);
-        uintptr_t end = 0;
-        if (__builtin_mul_overflow(elements, static_cast<int64_t>(item_bytes), &bytes) ||
-            __builtin_add_overflow(begin, bytes, &end)) {
-            fit_ = false;
-        } else if (data) {
-            spans_[count_++] = {begin, end, written};
-        }
-    }
-
-    static constexpr int kMost = 24;  // the gradients of an LSTM: 15 read, 9 written
-    Span spans_[kMost];
-    int count_ = 0;
-    const size_t item_bytes_;
-    bool fit_ = true;
-};
 
 int check_sizes(const dtwin_rollout_params& p) {
     const int64_t positive[] = {p.n_sequences, p.n_steps, p.n_inputs, p.n_hidden, p.n_outputs};
@@ -249,68 +147,6 @@ int check_problem(const dtwin_rollout_params& p, int64_t* gates) {
     return overflow ? DTWIN_ERROR_OVERFLOW : DTWIN_OK;
 }
 
-int64_t wanted_threads(const dtwin_rollout_params& p) {
-    const int64_t wanted =
-        p.n_threads ? p.n_threads : std::max(1u, std::thread::hardware_concurrency());
-    return std::min<int64_t>(wanted, DTWIN_MAX_THREADS);
-}
-
-constexpr int64_t kEvenly = 4;  // items for each thread: the last ones to end wait little
-
-// The threads of one call; they are joined on every way out.
-class Threads {
-  public:
-    ~Threads() {
-        for (int64_t i = 0; i < n_started_; ++i) threads_[i].join();
-    }
-
-    template <class Work>
-    void start(int64_t count, Work work) {
-        threads_.reset(new (std::nothrow) std::thread[count]);
-        try {
-            for (; threads_ && n_started_ < count; ++n_started_) {
-                threads_[n_started_] = std::thread(work, n_started_);
-            }
-        } catch (const std::system_error&) {
-            // The system grants no more threads; those that run take all the items.
-        } catch (const std::bad_alloc&) {
-        }
-    }
-
-  private:
-    std::unique_ptr<std::thread[]> threads_;
-    int64_t n_started_ = 0;
-};
-
-// Call `run(item, workspace)` for every item; each thread has a workspace of `bytes`.
-template <class Run>
-int run_items(int64_t n_items, int64_t n_threads, size_t bytes, Run run) {
-    // Every workspace is there before the first item starts, so a failure writes nothing.
-    n_threads = std::min(n_threads, n_items);
-    std::unique_ptr<Memory[]> workspaces(new (std::nothrow) Memory[n_threads]);
-    if (!workspaces) return DTWIN_ERROR_MEMORY;
-    if (bytes >= kLarge) {
-        if (__builtin_add_overflow(bytes, kPage - 1, &bytes)) return DTWIN_ERROR_OVERFLOW;
-        bytes -= bytes % kPage;
-    }
-    for (int64_t i = 0; i < n_threads; ++i) {
-        workspaces[i] = allocate(bytes);
-        if (!workspaces[i]) return DTWIN_ERROR_MEMORY;
-    }
-
-    // Who takes an item next is a race, but an item's arithmetic is its own: same bits.
-    std::atomic<int64_t> next_item{0};
-    const auto work = [&](int64_t thread) {
-        for (int64_t item; (item = next_item.fetch_add(1)) < n_items;) {
-            run(item, workspaces[thread].get());
-        }
-    };
-    Threads threads;
-    threads.start(n_threads - 1, work);
-    work(n_threads - 1);
-    return DTWIN_OK;
-}
-
 }  // namespace
 
 int check_rollout(const dtwin_rollout_params* params) {
@@ -353,7 +189,7 @@ int run_rollout(const dtwin_rollout_params& params) {
 
     // An item is a subject, or a part of its sequences where that keeps more threads at work.
     const int64_t S = params.n_subjects, B = params.n_sequences;
-    const int64_t n_threads = wanted_threads(params);
+    const int64_t n_threads = wanted_threads(params.n_threads);
     const int64_t parts = std::max(std::min(B, divide_up(n_threads, S)),
                                    std::min(B / kFewSequences, divide_up(kEvenly * n_threads, S)));
     std::unique_ptr<bool[]> finite(new (std::nothrow) bool[S * parts]);
@@ -381,7 +217,7 @@ int run_rollout_vjp(const dtwin_rollout_vjp_params& params) {
     if (!isa->vjp_bytes(params, &bytes, &blocks)) return DTWIN_ERROR_OVERFLOW;
 
     // An item is a subject, or a block of its sequences.
-    const int64_t n_threads = wanted_threads(params.rollout);
+    const int64_t n_threads = wanted_threads(params.rollout.n_threads);
     const int64_t parts = S < kEvenly * n_threads ? blocks : 1;
     std::unique_ptr<int64_t[]> next(new (std::nothrow) int64_t[S]());
     if (!next) return DTWIN_ERROR_MEMORY;

@@ -10,6 +10,7 @@
 
 namespace dtwin {
 
+constexpr int64_t kAffineColumns = 64;  // of a layer's product that are made together
 constexpr int64_t kFewSequences = 6;  // fewer leave a tile of the recurrence's product empty
 
 // n / m of what is positive, rounded up.
@@ -57,6 +58,14 @@ struct Isa {
     bool (*vjp_bytes)(const dtwin_rollout_vjp_params& params, size_t* bytes, int64_t* blocks);
     void (*vjp)(const dtwin_rollout_vjp_params& params, int64_t subject, int64_t first_block,
                 int64_t last_block, Turns& turns, void* workspace);
+
+    // Of a layer, or of its way back: rows [first, last) of kAffineColumns columns, or as many as
+    // there are.
+    size_t (*affine_bytes)(const dtwin_affine_params& params);
+    void (*affine)(const dtwin_affine_params& params, int64_t first, int64_t last, int64_t column,
+                   void* workspace);
+    void (*affine_back)(const dtwin_affine_params& params, int64_t first, int64_t last,
+                        int64_t column, void* workspace);
 };
 
 // DTWIN_OK, or why these arguments cannot be run.

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "affine.h"
 #include "backward.h"
 #include "cells/gru.h"
 #include "cells/lstm.h"
@@ -71,6 +72,26 @@ void vjp(const dtwin_rollout_vjp_params& params, int64_t subject, int64_t first_
                         [&](auto& loop) { loop.run(subject, first_block, last_block, turns); });
 }
 
+size_t affine_bytes(const dtwin_affine_params& params) {
+    Workspace counted;
+    Affine layer(params, counted);
+    size_t bytes = 0;
+    counted.bytes(&bytes);  // the same for all sizes
+    return bytes;
+}
+
+void affine(const dtwin_affine_params& params, int64_t first, int64_t last, int64_t column,
+            void* memory) {
+    Workspace workspace(memory);
+    Affine(params, workspace).forward(first, last, column);
+}
+
+void affine_back(const dtwin_affine_params& params, int64_t first, int64_t last, int64_t column,
+                 void* memory) {
+    Workspace workspace(memory);
+    Affine(params, workspace).back(first, last, column);
+}
+
 }  // namespace
 }  // namespace dtwin::DTWIN_ISA
 
@@ -79,6 +100,8 @@ void vjp(const dtwin_rollout_vjp_params& params, int64_t subject, int64_t first_
 
 namespace dtwin {
 extern const Isa DTWIN_ISA_TABLE;  // const alone would keep it inside this file
-const Isa DTWIN_ISA_TABLE{DTWIN_TEXT(DTWIN_ISA), DTWIN_ISA::rollout_bytes, DTWIN_ISA::rollout,
-                          DTWIN_ISA::vjp_bytes, DTWIN_ISA::vjp};
+const Isa DTWIN_ISA_TABLE{DTWIN_TEXT(DTWIN_ISA),   DTWIN_ISA::rollout_bytes,
+                          DTWIN_ISA::rollout,      DTWIN_ISA::vjp_bytes,
+                          DTWIN_ISA::vjp,          DTWIN_ISA::affine_bytes,
+                          DTWIN_ISA::affine,       DTWIN_ISA::affine_back};
 }  // namespace dtwin

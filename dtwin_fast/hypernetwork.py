@@ -1,12 +1,14 @@
-"""The hypernetwork at inference, in numpy: edges -> Mish layers -> flat RNN weights, and back.
+"""The hypernetwork at inference: edges -> Mish layers -> flat RNN weights, and back.
 
 The training twin is ``dtwin_fast.training.HyperNetwork`` (torch); both hold the same
-layers and agree to 1e-5.
+layers and agree to 1e-5. The products are the engine's: a BLAS rounds a row differently in other
+company, and even at another place of the same batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,15 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import DTwinInputError
+from ._core import affine
+from .errors import BackendUnavailableError, DTwinInputError
 from .spec import TwinSpec
 from .weights import count_weights
 
 Float32 = npt.NDArray[np.float32]
 
 BLOCK_SUBJECTS = 32
-"""Subjects per matrix product. Always this many, the last block padded: BLAS rounds
-differently for other sizes, and a subject's weights must not depend on the company."""
+"""Subjects for whom reading the weights of all layers is worth it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,26 +83,41 @@ def generate_weights(layers: Sequence[Layer], x: Float32) -> Float32:
     return weights_of_hidden(layers, hidden_units(layers, x))
 
 
+@dataclass(frozen=True, eq=False)
+class HiddenLayers:
+    """What the hidden layers make of S people, and what the way back needs of it.
+
+    Attributes:
+        units: (S,D) of the last hidden layer.
+        slopes: (S,width) of each hidden layer, the derivative of its Mish.
+    """
+
+    units: Float32
+    slopes: tuple[Float32, ...]
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def run_hidden(layers: Sequence[Layer], x: Float32) -> HiddenLayers:
+    """The hidden layers of x (S,E), rows as of :func:`generate_weights`."""
+    slopes = []
+    for layer in layers[:-1]:
+        u = _forward(layer, x)
+        slopes.append(mish_slope(u))
+        x = mish(u)
+    return HiddenLayers(x, tuple(slopes))
+
+
 @np.errstate(over="ignore", invalid="ignore")
 def hidden_units(layers: Sequence[Layer], x: Float32) -> Float32:
-    """The units (S, D) of the last hidden layer, rows as of :func:`generate_weights`."""
-    *hidden, last = layers
-    units = np.empty((len(x), last.weight.shape[1]), np.float32)
-    for rows, h in _blocks(x):
-        for layer in hidden:
-            h = mish(h @ layer.weight.T + layer.bias)
-        units[rows] = h[: rows.stop - rows.start]
-    return units
+    """The units (S,D) of the last hidden layer, rows as of :func:`generate_weights`."""
+    for layer in layers[:-1]:
+        x = mish(_forward(layer, x))
+    return x
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def weights_of_hidden(layers: Sequence[Layer], units: Float32) -> Float32:
     """Flat weights (S, P) of units (S, D), rows as of :func:`generate_weights`."""
-    last = layers[-1]
-    flat = np.empty((len(units), len(last.bias)), np.float32)
-    for rows, h in _blocks(units):
-        flat[rows] = (h @ last.weight.T + last.bias)[: rows.stop - rows.start]
-    return flat
+    return _forward(layers[-1], units)
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -123,8 +140,7 @@ def backpropagate_weights(
     Raises:
         DTwinInputError: x or d_flat of another shape (code ``shape``).
     """
-    *hidden, last = layers
-    wanted = ((len(x), layers[0].weight.shape[1]), (len(x), len(last.bias)))
+    wanted = ((len(x), layers[0].weight.shape[1]), (len(x), len(layers[-1].bias)))
     if (x.shape, d_flat.shape) != wanted:
         raise DTwinInputError(
             "shape",
@@ -134,28 +150,36 @@ def backpropagate_weights(
             got=f"{x.shape} and {d_flat.shape}",
             fix="Give a gradient of what generate_weights returns for the same rows",
         )
-    d_x = np.empty(x.shape, np.float32)
-    for (rows, h), (_, d_block) in zip(_blocks(x), _blocks(d_flat), strict=True):
-        slopes = []
-        for layer in hidden:
-            u = h @ layer.weight.T + layer.bias
-            slopes.append(mish_slope(u))
-            h = mish(u)
-        d_h = d_block @ last.weight
-        for layer, slope in zip(reversed(hidden), reversed(slopes), strict=True):
-            d_h = (d_h * slope) @ layer.weight
-        d_x[rows] = d_h[: rows.stop - rows.start]
-    return d_x
+    return backpropagate_from(layers, run_hidden(layers, x), d_flat)
 
 
-def _blocks(array: npt.NDArray[Any]) -> Iterator[tuple[slice, Float32]]:
-    """Rows and their float32 copies, BLOCK_SUBJECTS at a time, filled up with rows of zeros.
+@np.errstate(over="ignore", invalid="ignore")
+def backpropagate_from(
+    layers: Sequence[Layer], hidden: HiddenLayers, d_flat: npt.NDArray[np.floating[Any]]
+) -> Float32:
+    """:func:`backpropagate_weights` of the x that :func:`run_hidden` was given; no checks."""
+    d_h = _back(layers[-1], d_flat)
+    for layer, slope in zip(reversed(layers[:-1]), reversed(hidden.slopes), strict=True):
+        d_h = _back(layer, d_h * slope)
+    return d_h
 
-    Every block is the same array with new contents.
-    """
-    block = np.empty((BLOCK_SUBJECTS, array.shape[1]), np.float32)
-    for start in range(0, len(array), BLOCK_SUBJECTS):
-        rows = slice(start, min(start + BLOCK_SUBJECTS, len(array)))
-        block[: rows.stop - start] = array[rows]
-        block[rows.stop - start :] = 0
-        yield rows, block
+
+def _forward(layer: Layer, x: npt.NDArray[Any]) -> Float32:
+    """(S,in) -> (S,out)."""
+    y = np.empty((len(x), len(layer.bias)), np.float32)
+    return _run(layer, x, np.ascontiguousarray(layer.bias), y)
+
+
+def _back(layer: Layer, d_y: npt.NDArray[Any]) -> Float32:
+    """(S,out) -> (S,in)."""
+    return _run(layer, d_y, None, np.empty((len(d_y), layer.weight.shape[1]), np.float32))
+
+
+def _run(layer: Layer, x: npt.NDArray[Any], bias: Float32 | None, y: Float32) -> Float32:
+    rows = np.ascontiguousarray(x, np.float32)
+    weight = np.ascontiguousarray(layer.weight)
+    try:
+        affine(x=rows, weight=weight, bias=bias, y=y, n_threads=len(os.sched_getaffinity(0)))
+    except RuntimeError as error:  # DTWIN_ISA names what cannot run here
+        raise BackendUnavailableError(str(error)) from error
+    return y

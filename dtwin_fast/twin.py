@@ -179,10 +179,7 @@ class Twin:
             part = connectomes.select(rows)
             d_flat = d_weights.select(rows).to_flat()
             d_x = backpropagate_weights(self.layers, self.hyper_input(part, missing), d_flat)
-            d_z = fill_missing_vjp(part.edges, missing, d_x)
-            if self.spec.standardize:
-                d_z /= self.edge_sd
-            gradients[rows] = part.fisher_z_vjp(d_z)
+            gradients[rows] = self.hyper_input_vjp(part, missing, d_x)
         return gradients
 
     def predict(
@@ -298,6 +295,16 @@ class Twin:
         if self.spec.standardize:
             x, mean = (x - self.edge_mean) / self.edge_sd, np.zeros_like(self.edge_mean)
         return fill_missing(x, missing, mean)
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def hyper_input_vjp(
+        self, connectomes: Connectomes, missing: MissingPolicy, d_x: Float32
+    ) -> Float32:
+        """(S,E) gradient of ``sum(hyper_input(connectomes, missing) * d_x)`` by edge."""
+        d_z = fill_missing_vjp(connectomes.edges, missing, d_x)
+        if self.spec.standardize:
+            d_z = d_z / self.edge_sd
+        return connectomes.fisher_z_vjp(d_z)
 
     def encode(self, tasks: Sequence[str]) -> Float32:
         """Inputs (B,T,9) of the main RNN, a sequence for each of this twin's tasks that is named.

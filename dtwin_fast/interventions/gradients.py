@@ -13,7 +13,13 @@ import numpy.typing as npt
 from ..connectome import BadSubjects, Connectomes, MissingPolicy
 from ..dispatch import rollout, rollout_vjp
 from ..errors import DTwinInputError
-from ..hypernetwork import BLOCK_SUBJECTS, hidden_units, weights_of_hidden
+from ..hypernetwork import (
+    BLOCK_SUBJECTS,
+    backpropagate_from,
+    hidden_units,
+    run_hidden,
+    weights_of_hidden,
+)
 from ..readouts import hazard_vjp
 from ..twin import Twin
 from ..weights import RNNWeights, count_weights
@@ -134,12 +140,15 @@ class Simulator:
         Args:
             connectomes: S people, as :meth:`dtwin_fast.twin.Twin.prepare` returned them.
         """
+        twin = self.twin
         shape = (len(self.targets), len(connectomes))
         values = np.empty(shape)
         gradients = np.empty((*shape, connectomes.n_edges), np.float32)
         for rows in self.chunks(len(connectomes)):
             part = connectomes.select(rows)
-            weights = self.twin.personalize(part, missing=self.missing)
+            hidden = run_hidden(twin.layers, twin.hyper_input(part, self.missing))
+            flat = weights_of_hidden(twin.layers, hidden.units)
+            weights = RNNWeights.from_flat(flat, twin.spec)
             memory = self._states[: len(part)]
             result = rollout(weights, self._inputs, out_states=memory, **self._options)
             self.backend = result.backend
@@ -150,7 +159,8 @@ class Simulator:
                 d_weights = rollout_vjp(
                     weights, self._inputs, d_outputs, states=result.states, **self._options
                 ).weights
-                gradients[m, rows] = self.twin.edge_gradients(part, d_weights, missing=self.missing)
+                d_x = backpropagate_from(twin.layers, hidden, d_weights.to_flat())
+                gradients[m, rows] = twin.hyper_input_vjp(part, self.missing, d_x)
         return values, gradients
 
     def chunks(self, n_subjects: int) -> Iterator[slice]:
