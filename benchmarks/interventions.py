@@ -42,6 +42,7 @@ from ..spec import PRESETS
 from ..twin import Twin
 from ..weights import spec_weight_shapes, split_flat
 from . import ukb
+from .cases import Case
 from .machine import examine
 from .report import as_number, as_table
 from .threads import count_threads
@@ -91,6 +92,8 @@ MAX_SPREAD_RATIO = 1.5
 """Between the standard errors of our maps and of torch's."""
 
 OURS, OURS_FLOAT32, TORCH = f"dtwin-{PRECISION}", "dtwin-float32", "torch-unbind"
+TORCH_LOOP = "torch-eager"
+"""The loop as it is usually written, which indexes a step's inputs: see peers/torch_eager.py."""
 CONTROLS = "controls"
 """The dose curve of everyone and random directions of some, rollouts without gradients."""
 PRECISIONS = {OURS: PRECISION, OURS_FLOAT32: "float32"}
@@ -218,15 +221,16 @@ class TorchTwin:
         twin: the model.
         target: a key of ``dtwin_fast.interventions.TARGETS``: a contrast, or speed.
         dtype: of torch, for everything.
+        loop: ``TORCH`` or ``TORCH_LOOP``.
     """
 
-    def __init__(self, twin: Twin, target: str, dtype: Any) -> None:
+    def __init__(self, twin: Twin, target: str, dtype: Any, loop: str = TORCH) -> None:
         import torch
 
         def tensor(array: npt.NDArray[Any]) -> Tensor:
             return torch.as_tensor(array).to(dtype)
 
-        self.spec = twin.spec
+        self.spec, self.loop = twin.spec, loop
         self.layers = [(tensor(layer.weight), tensor(layer.bias)) for layer in twin.layers]
         self.mean, self.sd = tensor(twin.edge_mean), tensor(twin.edge_sd)
         found = find_target(target)
@@ -256,10 +260,19 @@ class TorchTwin:
     def outputs(self, z: Tensor) -> Tensor:
         """(S,B,T,O) of the tasks that the target needs."""
         from ..reference import rollout
+        from .peers.torch_eager import plain_loop
 
         weight, bias = self.layers[-1]
         weights = split_flat(self.hidden(z) @ weight.T + bias, self.spec)
-        return rollout(self.spec.cell, weights, self.inputs).outputs
+        if self.loop == TORCH:
+            return rollout(self.spec.cell, weights, self.inputs).outputs
+        spec, (n_sequences, n_steps, n_inputs) = self.spec, self.inputs.shape
+        case = Case(
+            spec.cell, len(z), n_sequences, n_steps, n_inputs, spec.n_hidden, spec.n_outputs
+        )
+        h0 = z.new_zeros(len(z), n_sequences, spec.n_hidden)
+        shared = self.inputs.expand(len(z), *self.inputs.shape)
+        return plain_loop(case, weights, shared, (h0,), None)
 
     def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(S,) the target and (S,E) its gradient."""
@@ -355,10 +368,10 @@ def verify_gradients(bench: Bench, target: str) -> list[Row]:
     z = torch.as_tensor(few.edges)
     wanted = TorchTwin(bench.twin, target, torch.float64).gradient(z.double())[1].numpy()
     rows = []
-    for impl in (OURS, OURS_FLOAT32, TORCH):
+    for impl in (OURS, OURS_FLOAT32, TORCH, TORCH_LOOP):
         bench.say(f"{target}: verifying {impl}")
-        if impl == TORCH:
-            found = TorchTwin(bench.twin, target, torch.float32).gradient(z)[1].numpy()
+        if impl in (TORCH, TORCH_LOOP):
+            found = TorchTwin(bench.twin, target, torch.float32, impl).gradient(z)[1].numpy()
         else:
             found = simulator(bench.twin, target, impl).gradients(few)[1][0]
         row: Row = {"op": "gradient", "target": target, "impl": impl, "people": N_VERIFIED}
@@ -448,6 +461,8 @@ def time_search(bench: Bench, target: str, n_people: int) -> list[Row]:
         impl: searching(bench, target, impl, people, n_steps=STEPS) for impl in PRECISIONS
     }
     calls[TORCH] = partial(chain.search, z[:n_torch], sign_of(target), STEPS, batch)
+    loop = TorchTwin(bench.twin, target, torch.float32, TORCH_LOOP)
+    calls[TORCH_LOOP] = partial(loop.search, z[:n_torch], sign_of(target), STEPS, batch)
     control = simulator(bench.twin, target)
     hidden = control.hidden(people)
     bench.say(f"{target}: {', '.join(calls)} on {n_people} people, torch on {n_torch}")
@@ -456,13 +471,13 @@ def time_search(bench: Bench, target: str, n_people: int) -> list[Row]:
     rows: dict[str, Row] = {}
     for impl in calls:
         rows[impl] = {"op": "search", "target": target, "impl": impl}
-        rows[impl] |= {"people": n_torch if impl == TORCH else n_people, "steps": STEPS}
-        if impl != TORCH:
+        rows[impl] |= {"people": n_people if impl in PRECISIONS else n_torch, "steps": STEPS}
+        if impl in PRECISIONS:
             found = first[impl][1].change[:n_torch]
             rows[impl]["cosine_of_change"] = least_cosine(found, wanted)
             off = np.linalg.norm(found - wanted, axis=1) / np.linalg.norm(wanted, axis=1)
             rows[impl]["error_of_change"] = float(np.max(off))
-    rows[TORCH]["batch"] = batch
+    rows[TORCH]["batch"] = rows[TORCH_LOOP]["batch"] = batch
     if not rows[OURS_FLOAT32]["error_of_change"] <= MAX_CHANGE_ERR:
         rows[OURS_FLOAT32]["reason"] = "another change than torch's loop: not timed"
         return list(rows.values())
@@ -474,7 +489,7 @@ def time_search(bench: Bench, target: str, n_people: int) -> list[Row]:
     rows[CONTROLS] |= {"people": n_people, "steps": 1}
     for label, each in take_turns(calls, first_s, BUDGET_S).items():
         rows[label] |= rates(each, rows[label]["people"] * rows[label]["steps"])
-    for impl in (*PRECISIONS, TORCH):
+    for impl in (*PRECISIONS, TORCH, TORCH_LOOP):
         rows[impl]["over_ours"] = rows[OURS]["per_s"] / rows[impl]["per_s"]
         rows[impl]["cohort_s"] = COHORT * N_STEPS / rows[impl]["per_s"]
     n_rollouts = len(DOSES) * COHORT + N_RANDOM * min(RANDOM_PEOPLE, COHORT)

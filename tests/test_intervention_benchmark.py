@@ -52,14 +52,16 @@ def test_searches_and_maps_are_verified_and_compared(
     results = json.loads(path.read_text("utf-8"))
     assert results["machine"]["threads"] == 1
     ours, exact, torch = interventions.OURS, interventions.OURS_FLOAT32, interventions.TORCH
+    loop = interventions.TORCH_LOOP
     verified = {(row["target"], row["impl"]): row for row in results["verified"]}
     targets = interventions.TARGETS
-    assert set(verified) == {(t, i) for t in targets for i in (ours, exact, torch)} | {
+    assert set(verified) == {(t, i) for t in targets for i in (ours, exact, torch, loop)} | {
         ("z1", exact)
     }
     for target in targets:
         assert verified[target, exact]["rel_err"] < 1e-5
         assert verified[target, torch]["rel_err"] < 1e-5
+        assert verified[target, loop]["rel_err"] < 1e-5
         # Rounded weights are told from others, by gradients that are still the same.
         assert verified[target, ours]["rel_err"] > 1e-4
         assert 0.999 < verified[target, ours]["cosine"] < 1
@@ -67,7 +69,7 @@ def test_searches_and_maps_are_verified_and_compared(
     times = {(row["op"], row["target"], row["impl"]): row for row in rows}
     for target in targets:
         reference = times["search", target, ours]
-        for impl, n_people in ((ours, 3), (exact, 3), (torch, 2)):
+        for impl, n_people in ((ours, 3), (exact, 3), (torch, 2), (loop, 2)):
             row = times["search", target, impl]
             assert row["people"] == n_people
             assert row["per_s"] == pytest.approx(n_people * row["steps"] / row["median_s"])
@@ -76,7 +78,7 @@ def test_searches_and_maps_are_verified_and_compared(
         assert times["search", target, torch]["batch"] == 2
         assert times["search", target, exact]["error_of_change"] < 1e-3
         assert times["controls", target, exact]["cohort_s"] > 0
-    for impl in (ours, exact, torch):
+    for impl in (ours, exact, torch, loop):
         parts = [times["search", target, impl]["cohort_s"] for target in targets]
         assert times["search", "all", impl]["cohort_s"] == pytest.approx(sum(parts))
     measured = [row for row in results["rows"] if not row["computed"]]
