@@ -142,12 +142,43 @@ class Connectomes:
         check_layout(array, n_regions, region_names, field=field)
         subject_names = name_subjects(subjects, len(array))
 
-        edges = np.empty((len(array), n_edges(n_regions)), np.float32)
-        missing = np.zeros((len(array), n_regions), np.bool_)
+        return cls.from_rows(
+            array,
+            n_regions,
+            regions=region_names,
+            subjects=subject_names,
+            is_fisher_z=is_fisher_z,
+            bad_subjects=bad_subjects,
+            field=field,
+        )
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Sequence[npt.NDArray[Any]] | npt.NDArray[Any],
+        n_regions: int,
+        *,
+        regions: tuple[str, ...] | None,
+        subjects: Sequence[str],
+        is_fisher_z: bool,
+        bad_subjects: BadSubjects,
+        field: str,
+    ) -> Connectomes:
+        """Check each subject of a range of a cohort whose layout and names were checked before.
+
+        Args:
+            rows: one (R,R) or (E,) array of real numbers per subject.
+            regions, subjects, is_fisher_z, bad_subjects, field: as in :meth:`from_arrays`.
+
+        Raises:
+            DTwinInputError: the codes of one subject that :meth:`from_arrays` lists.
+        """
+        edges = np.empty((len(rows), n_edges(n_regions)), np.float32)
+        missing = np.zeros((len(rows), n_regions), np.bool_)
         flags: list[tuple[str, ...]] = []
-        kept: list[int] = []
+        kept: list[str] = []
         rejected: list[DTwinInputError] = []
-        for index, (subject, values) in enumerate(zip(subject_names, array, strict=True)):
+        for subject, values in zip(subjects, rows, strict=True):
             try:
                 row, lost, notes = check_connectome(
                     values, n_regions, is_fisher_z=is_fisher_z, subject=subject, field=field
@@ -160,11 +191,11 @@ class Connectomes:
             edges[len(kept)] = row
             missing[len(kept)] = lost
             flags.append(notes)
-            kept.append(index)
+            kept.append(subject)
         return cls(
             edges=edges[: len(kept)],
-            subjects=tuple(subject_names[index] for index in kept),
-            regions=region_names,
+            subjects=tuple(kept),
+            regions=regions,
             is_fisher_z=bool(is_fisher_z),
             missing=missing[: len(kept)],
             flags=tuple(flags),

@@ -77,36 +77,46 @@ def as_batch(
 ) -> tuple[npt.NDArray[Any], int]:
     """``fc`` as (S,R,R) or (S,E), and R. Nothing of its size is allocated for an array.
 
+    Raises:
+        DTwinInputError: codes ``dtype``, ``too_large`` and those of :func:`batch_shape`.
+    """
+    array = as_real_array(fc, field)
+    shape, n_regions = batch_shape(array.shape, names, field=field)
+    check_cohort_size(shape[0], n_regions, field=field)
+    return array if array.shape == shape else array[None], n_regions
+
+
+def batch_shape(
+    shape: tuple[int, ...], names: tuple[str, ...] | None, *, field: str
+) -> tuple[tuple[int, ...], int]:
+    """The shape as (S,R,R) or (S,E), and R.
+
     A square 2-D array is one matrix, unless the number of names says that its rows are the
     edges of as many subjects.
 
     Raises:
-        DTwinInputError: codes ``dtype``, ``shape``, ``no_subjects``, ``edge_count``,
-            ``region_count``, ``too_large``.
+        DTwinInputError: codes ``shape``, ``no_subjects``, ``edge_count``, ``region_count``.
     """
-    array = as_real_array(fc, field)
-    is_matrix = array.ndim == 3 or (array.ndim == 2 and array.shape[0] == array.shape[1])
-    if array.ndim == 2 and names is not None and len(names) != array.shape[1]:
-        is_matrix = is_matrix and n_edges(len(names)) != array.shape[1]
-    if array.ndim == 1 or (array.ndim == 2 and is_matrix):
-        array = array[None]
-    if array.ndim not in (2, 3) or (is_matrix and array.shape[1] != array.shape[2]):
+    is_matrix = len(shape) == 3 or (len(shape) == 2 and shape[0] == shape[1])
+    if len(shape) == 2 and names is not None and len(names) != shape[1]:
+        is_matrix = is_matrix and n_edges(len(names)) != shape[1]
+    whole = (1, *shape) if len(shape) == 1 or (len(shape) == 2 and is_matrix) else shape
+    if len(whole) not in (2, 3) or (is_matrix and whole[1] != whole[2]):
         raise DTwinInputError(
             "shape",
             "this is neither matrices nor edges",
             field=field,
             wanted="(S,R,R), (R,R), (S,E) or (E,) with E = R(R-1)/2",
-            got=str(array.shape),
+            got=str(whole),
             fix="Put subjects on the first axis",
         )
-    if len(array) == 0:
+    if whole[0] == 0:
         raise no_subjects(field)
-    n_regions = array.shape[1] if is_matrix else n_regions_of(array.shape[1], field=field)
+    n_regions = whole[1] if is_matrix else n_regions_of(whole[1], field=field)
     if not 2 <= n_regions <= MAX_REGIONS:
         wanted = "at least 2" if n_regions < 2 else f"at most {MAX_REGIONS:,}"
         raise _region_count(field, f"{wanted} regions", n_regions)
-    check_cohort_size(len(array), n_regions, field=field)
-    return array, n_regions
+    return whole, n_regions
 
 
 def check_layout(

@@ -103,20 +103,40 @@ def read_connectomes(
             Other subjects than the source has: ``subject_mismatch``.
         MissingExtraError: nibabel, nilearn or h5py are needed and absent.
     """
-    check_choice("bad_subjects", bad_subjects, BadSubjects)
-    source = as_path(path, field="path")
-    region_names = _names_from(regions, "regions", REGION_COLUMNS)
-    subject_names = _names_from(subjects, "subjects", SUBJECT_COLUMNS)
-    request = Request(
-        regions=None if region_names is None else check_regions(region_names, field="regions"),
-        subjects=None if subject_names is None else check_subjects(subject_names, field="subjects"),
-        atlas=None if atlas is None else _atlas_paths(atlas),
+    source, request = request_of(
+        path,
+        regions=regions,
+        subjects=subjects,
+        atlas=atlas,
         is_fisher_z=is_fisher_z,
         bad_subjects=bad_subjects,
     )
     if os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises on names the system refuses
         return _read_folder(source, request)
     return _reader_for(source)(source, request)
+
+
+def request_of(
+    path: str | os.PathLike[str],
+    *,
+    regions: Sequence[str] | str | os.PathLike[str] | None,
+    subjects: Sequence[str] | str | os.PathLike[str] | None,
+    atlas: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None,
+    is_fisher_z: bool,
+    bad_subjects: BadSubjects,
+) -> tuple[Path, Request]:
+    """The path and the checked request of :func:`read_connectomes`' arguments."""
+    check_choice("bad_subjects", bad_subjects, BadSubjects)
+    source = as_path(path, field="path")
+    region_names = _names_from(regions, "regions", REGION_COLUMNS)
+    subject_names = _names_from(subjects, "subjects", SUBJECT_COLUMNS)
+    return source, Request(
+        regions=None if region_names is None else check_regions(region_names, field="regions"),
+        subjects=None if subject_names is None else check_subjects(subject_names, field="subjects"),
+        atlas=None if atlas is None else _atlas_paths(atlas),
+        is_fisher_z=is_fisher_z,
+        bad_subjects=bad_subjects,
+    )
 
 
 def _read_folder(folder: Path, request: Request) -> Connectomes:

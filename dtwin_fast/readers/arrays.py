@@ -28,7 +28,7 @@ def read_npy(path: Path, request: Request) -> Connectomes:
     size = check_regular_file(path, field=path.name)
     with parsing(path), path.open("rb") as file:
         array = _read_array(path, file, size, kinds="fiu")
-    return request.connectomes(path, array, subjects=_only_subject(path, array))
+    return request.connectomes(path, array, subjects=only_subject(path, array.shape))
 
 
 def read_npz(path: Path, request: Request) -> Connectomes:
@@ -51,20 +51,39 @@ def read_npz(path: Path, request: Request) -> Connectomes:
         path,
         array,
         regions=names.get("regions"),
-        subjects=_only_subject(path, array),
+        subjects=only_subject(path, array.shape),
         ids=names.get("subjects"),
     )
 
 
-def _only_subject(path: Path, array: npt.NDArray[Any]) -> tuple[str, ...] | None:
-    """The file's own subject when it holds one connectome."""
-    is_one = array.ndim == 1 or array.shape[0] == 1
-    is_one = is_one or (array.ndim == 2 and array.shape[0] == array.shape[1])
+def only_subject(path: Path, shape: tuple[int, ...]) -> tuple[str, ...] | None:
+    """The file's own subject when its array holds one connectome."""
+    is_one = len(shape) == 1 or shape[0] == 1
+    is_one = is_one or (len(shape) == 2 and shape[0] == shape[1])
     return (subject_of(path),) if is_one else None
 
 
 def _read_array(path: Path, file: IO[bytes], n_bytes: int, *, kinds: str) -> npt.NDArray[Any]:
     """One array of an npy stream of ``n_bytes``; sizes are compared before anything is read."""
+    shape, is_fortran, dtype = read_layout(path, file, n_bytes, kinds=kinds)
+    declared = prod(shape) * dtype.itemsize
+    data = file.read(declared)
+    if len(data) != declared:
+        raise size_error(path, f"{declared:,} bytes", f"{len(data):,} bytes")
+    array: npt.NDArray[Any] = np.frombuffer(data, dtype)
+    return array.reshape(shape, order="F" if is_fortran else "C")
+
+
+def read_layout(
+    path: Path, file: IO[bytes], n_bytes: int, *, kinds: str = "fiu"
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and dtype of an npy stream of ``n_bytes``; its data come next.
+
+    Raises:
+        DTwinInputError: other numbers than ``kinds`` (``dtype``), or a header that declares
+            other data than the bytes behind it (``file_size``).
+        ValueError: no npy header.
+    """
     shape, is_fortran, dtype = _read_header(file)
     if dtype.kind not in kinds:
         wanted = "real numbers" if "f" in kinds else "text"
@@ -79,11 +98,7 @@ def _read_array(path: Path, file: IO[bytes], n_bytes: int, *, kinds: str) -> npt
     stored = n_bytes - file.tell()
     if declared != stored or any(length < 0 for length in shape):
         raise size_error(path, f"{declared:,} bytes for shape {shape}", f"{stored:,} bytes")
-    data = file.read(declared)
-    if len(data) != declared:
-        raise size_error(path, f"{declared:,} bytes", f"{len(data):,} bytes")
-    array: npt.NDArray[Any] = np.frombuffer(data, dtype)
-    return array.reshape(shape, order="F" if is_fortran else "C")
+    return shape, is_fortran, dtype
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -1,0 +1,1 @@
+"""Screening: every person of a cohort, from their files to scores, in constant memory."""

@@ -1,0 +1,241 @@
+"""People of one array on disk: rows are read by range, so the cohort may exceed the memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..arrays import as_real_array
+from ..connectome import Connectomes
+from ..connectome_checks import (
+    batch_shape,
+    check_cohort_size,
+    check_layout,
+    check_regions,
+    name_subjects,
+)
+from ..errors import DTwinInputError
+from ..files import check_regular_file
+from ..readers.arrays import only_subject, read_layout
+from ..readers.request import Request, match_subjects, parsing
+
+MAX_PEOPLE = 2_000_000
+"""Most people of one input; their names are kept in memory."""
+MAX_READ_BYTES = 2**30
+"""Linux reads no more than 2 GiB at once."""
+N_LAYOUT_ROWS = 16
+"""People looked at when a cohort is opened, to see whether its edges hold the diagonal."""
+
+
+class Rows(Protocol):
+    """An array on disk, read by ranges of its first axis; its values are not checked yet.
+
+    Attributes:
+        path: the file.
+        kind: the word for it in the identity.
+        shape: (N,E) or (N,R,R), or one person's (E,) or (R,R).
+        dtype: of its numbers.
+        regions, ids: the names inside the file, None where it has none.
+        stamp: what changes with the file's content, for the identity.
+    """
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def regions(self) -> tuple[str, ...] | None: ...
+    @property
+    def ids(self) -> tuple[str, ...] | None: ...
+    @property
+    def stamp(self) -> dict[str, Any]: ...
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """The rows ``start`` to ``stop - 1`` (code ``input_changed`` if they are not what was)."""
+        ...
+
+
+class ArrayPeople:
+    """The people of ``Rows``; attributes and ``read`` are those of ``people.People``."""
+
+    def __init__(self, rows: Rows, request: Request) -> None:
+        self._rows = rows
+        self._field = field = rows.path.name
+        as_real_array(np.empty(0, rows.dtype), field)
+        own = None if rows.regions is None else check_regions(rows.regions, field=field)
+        self._row_regions = request.regions if own is None else own
+        self._wanted = None if own is None else request.regions
+        self._shape, self._n_row_regions = batch_shape(rows.shape, self._row_regions, field=field)
+        if self._shape[0] > MAX_PEOPLE:
+            raise DTwinInputError(
+                "too_large",
+                "these are too many people for one screening",
+                field=field,
+                wanted=f"at most {MAX_PEOPLE:,}",
+                got=f"{self._shape[0]:,}",
+                fix="Give the cohort in parts",
+            )
+        # Once for all ranges: what a person's data mean must not depend on a range's ends.
+        sample = self._read_rows(0, min(N_LAYOUT_ROWS, self._shape[0]))
+        check_layout(sample, self._n_row_regions, self._row_regions, field=field)
+        self.subjects = _names(rows, self._shape, request)
+        self.regions = self._row_regions if self._wanted is None else self._wanted
+        self.n_regions = self._n_row_regions if self.regions is None else len(self.regions)
+        self.is_fisher_z = request.is_fisher_z
+        self.identity: dict[str, Any] = {
+            "kind": rows.kind,
+            "name": field,
+            **rows.stamp,
+            "shape": list(rows.shape),
+            "dtype": rows.dtype.str,
+            "is_fisher_z": request.is_fisher_z,
+            "subjects_sha256": names_digest(self.subjects),
+            "regions_sha256": names_digest(self.regions or ()),
+        }
+
+    def read(self, start: int, stop: int) -> Connectomes:
+        check_range(start, stop, len(self.subjects), field=self._field)
+        check_cohort_size(stop - start, self._n_row_regions, field=self._field)
+        made = Connectomes.from_rows(
+            self._read_rows(start, stop),
+            self._n_row_regions,
+            regions=self._row_regions,
+            subjects=self.subjects[start:stop],
+            is_fisher_z=self.is_fisher_z,
+            bad_subjects="drop",
+            field=self._field,
+        )
+        return made if self._wanted is None else made.align(self._wanted, bad_subjects="drop")
+
+    def _read_rows(self, start: int, stop: int) -> npt.NDArray[Any]:
+        if self._shape == self._rows.shape:
+            return self._rows.read(start, stop)
+        return self._rows.read(0, self._rows.shape[0])[None][start:stop]  # one person's array
+
+
+def open_array(path: Path, request: Request) -> ArrayPeople:
+    """The people of one array file.
+
+    Raises:
+        DTwinInputError: as ``readers.arrays`` for its header, ``Connectomes.from_arrays`` for
+            the whole input, and ``too_large`` beyond ``MAX_PEOPLE``.
+    """
+    return ArrayPeople(NpyRows(path), request)
+
+
+class NpyRows:
+    """A ``.npy`` file, read and never mapped: one that is cut off under us is an error."""
+
+    kind = "npy"
+    regions = ids = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        size = check_regular_file(path, field=path.name, max_bytes=sys.maxsize)
+        with parsing(path), path.open("rb") as file:
+            self._seen = os.fstat(file.fileno())
+            self.shape, self._is_fortran, self.dtype = read_layout(path, file, size)
+            self._data_start = file.tell()
+        self.stamp = {"bytes": self._seen.st_size, "mtime_ns": self._seen.st_mtime_ns}
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        n_rows, *rest = self.shape
+        size = self.dtype.itemsize
+        with opened_again(self.path, self._seen) as file:
+            if not self._is_fortran:
+                rows = np.empty((stop - start, *rest), self.dtype)
+                row_bytes = prod(rest) * size
+                _fill(file, self._data_start + start * row_bytes, rows)
+                return rows
+            # The first axis runs fastest: a range of it is a piece of every column.
+            columns = np.empty((prod(rest), stop - start), self.dtype)
+            for number, column in enumerate(columns):
+                _fill(file, self._data_start + (number * n_rows + start) * size, column)
+            return columns.reshape(*reversed(rest), stop - start).T
+
+
+@contextmanager
+def opened_again(path: Path, seen: os.stat_result) -> Iterator[int]:
+    """A file descriptor of the same content as before, or code ``input_changed``.
+
+    Looked at when everything is read, so that nothing of another content is used.
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe put in its place would wait for ever.
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _changed(path, type(error).__name__) from error
+    try:
+        yield file
+        now = os.fstat(file)
+    except OSError as error:
+        raise DTwinInputError(
+            "unreadable",
+            "reading failed",
+            field=path.name,
+            got=type(error).__name__,
+            fix="Check the disk, and go on from where the run ended",
+        ) from error
+    finally:
+        os.close(file)
+    if (now.st_size, now.st_mtime_ns) != (seen.st_size, seen.st_mtime_ns):
+        raise _changed(path, "another size or time of change")
+
+
+def _fill(file: int, start: int, array: npt.NDArray[Any]) -> None:
+    """Read an array's bytes from a position; at the file's end the rest stays as it is."""
+    view = array.reshape(-1).view(np.uint8).data
+    while len(view):
+        count = os.preadv(file, [view[:MAX_READ_BYTES]], start)
+        if count == 0:
+            return  # cut off: opened_again says so
+        view, start = view[count:], start + count
+
+
+def names_digest(names: Sequence[str]) -> str:
+    """SHA-256 of names in their order; names hold no control characters."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def check_range(start: int, stop: int, n_people: int, *, field: str) -> None:
+    """Refuse positions that are not there (code ``subject_index``)."""
+    if not 0 <= start <= stop <= n_people:
+        raise DTwinInputError(
+            "subject_index",
+            "there is no such range of people",
+            field=field,
+            wanted=f"within 0..{n_people}",
+            got=f"{start}..{stop}",
+            fix="Take positions of subjects",
+        )
+
+
+def _names(rows: Rows, shape: tuple[int, ...], request: Request) -> tuple[str, ...]:
+    """One name for each row: its own, the given name of the same subject, or a number."""
+    names = rows.ids or request.subjects or only_subject(rows.path, rows.shape)
+    if rows.ids and request.subjects:
+        names = match_subjects(rows.ids, request.subjects, field=rows.path.name)
+    return name_subjects(names, shape[0])
+
+
+def _changed(path: Path, got: str) -> DTwinInputError:
+    return DTwinInputError(
+        "input_changed",
+        "this file is not the one that was opened",
+        field=path.name,
+        got=got,
+        fix="Leave the input alone while it is screened; start a new run for the new data",
+    )
