@@ -14,7 +14,7 @@ BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=3.0" "cmake>=3.20" ninja
 ENGINE := CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 TYPED := build/typed/dtwin_fast
 CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
-ENGINE_TESTS := $(addprefix tests/test_,rollout.py bad_rollouts.py determinism.py cells.py torch_op.py)
+ENGINE_TESTS := $(addprefix tests/test_,affine.py rollout.py bad_rollouts.py determinism.py cells.py torch_op.py)
 PROGRAM_TESTS := $(addprefix tests/test_,c_api.py threads.py activations.py)
 
 .PHONY: demo test check format bench doctor browser asan tsan exhaustive aarch64 clean

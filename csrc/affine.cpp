@@ -10,7 +10,7 @@
 namespace dtwin {
 namespace {
 
-constexpr int64_t kMostRows = 384;  // of an item: with them a stretch of x stays in L2
+constexpr int64_t kMostRows = 384;   // of an item: with them a stretch of x stays in L2
 constexpr int64_t kFewestRows = 48;  // fewer do not pay for the packing of the weights
 
 // x [S, columns_in], y [S, columns_out].

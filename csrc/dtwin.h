@@ -2,10 +2,10 @@
  *
  * dtwin_rollout() rolls S subjects' RNNs over their inputs, dtwin_rollout_vjp() computes the
  * gradients of that; dtwin_affine() and dtwin_affine_vjp() are a layer of the hypernetwork that
- * generates their weights. Letters: S subjects, B sequences per subject, T steps, I inputs, H hidden
- * units, G gates (rnn 1, gru 3, lstm 4), O outputs, K rows of a time projection. Arrays are dense
- * and row-major in their last axes; square matrices are (to, from); gates are in torch's order
- * (gru r,z,n; lstm i,f,g,o).
+ * generates their weights. Letters: S subjects, B sequences per subject, T steps, I inputs, H
+ * hidden units, G gates (rnn 1, gru 3, lstm 4), O outputs, K rows of a time projection. Arrays are
+ * dense and row-major in their last axes; square matrices are (to, from); gates are in torch's
+ * order (gru r,z,n; lstm i,f,g,o).
  *
  * A rollout has the same bits for any number of threads, any grouping of subjects and
  * sequences into calls, and any cut of T into calls that pass h_final on as h0. Gradients have

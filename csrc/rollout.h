@@ -11,7 +11,7 @@
 namespace dtwin {
 
 constexpr int64_t kAffineColumns = 64;  // of a layer's product that are made together
-constexpr int64_t kFewSequences = 6;  // fewer leave a tile of the recurrence's product empty
+constexpr int64_t kFewSequences = 6;    // fewer leave a tile of the recurrence's product empty
 
 // n / m of what is positive, rounded up.
 constexpr int64_t divide_up(int64_t n, int64_t m) { return (n + m - 1) / m; }

@@ -100,8 +100,7 @@ void affine_back(const dtwin_affine_params& params, int64_t first, int64_t last,
 
 namespace dtwin {
 extern const Isa DTWIN_ISA_TABLE;  // const alone would keep it inside this file
-const Isa DTWIN_ISA_TABLE{DTWIN_TEXT(DTWIN_ISA),   DTWIN_ISA::rollout_bytes,
-                          DTWIN_ISA::rollout,      DTWIN_ISA::vjp_bytes,
-                          DTWIN_ISA::vjp,          DTWIN_ISA::affine_bytes,
-                          DTWIN_ISA::affine,       DTWIN_ISA::affine_back};
+const Isa DTWIN_ISA_TABLE{DTWIN_TEXT(DTWIN_ISA), DTWIN_ISA::rollout_bytes, DTWIN_ISA::rollout,
+                          DTWIN_ISA::vjp_bytes,  DTWIN_ISA::vjp,           DTWIN_ISA::affine_bytes,
+                          DTWIN_ISA::affine,     DTWIN_ISA::affine_back};
 }  // namespace dtwin

@@ -106,6 +106,26 @@ WANTED_VJP_STATUS = {
     "null": 7,
 }
 
+WANTED_LAYER_STATUS = {
+    "version": 1,
+    "threads": 9,
+    "negative_rows": 4,
+    "no_in": 4,
+    "negative_out": 4,
+    "huge_in": 6,
+    "huge_rows": 6,
+    "no_weight": 7,
+    "no_bias": 7,
+    "no_x": 7,
+    "no_y": 7,
+    "misaligned": 8,
+    "y_over_x": 12,
+    "y_over_weight": 12,
+    "y_over_bias": 12,
+    "no_rows": 0,
+    "null": 7,
+}
+
 
 @pytest.fixture(scope="module")
 def run(
@@ -229,6 +249,24 @@ def test_every_misuse_has_its_code_and_writes_nothing(run: Callable[..., str]) -
     assert all(untouched == "1" for _, _, untouched, _ in lines)
     texts = {status: text for _, status, _, text in lines if status != "0"}
     assert len(set(texts.values())) == 12
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["forward", "back"])
+def test_layer_from_c(run: Callable[..., str], back: bool, tolerances: ModuleType) -> None:
+    name, *values = run("layer", str(int(back)), MALLOC_PERTURB_="128").split()
+    assert name == "y"
+    n_rows, n_in, n_out = 5, 131, 67
+    weight = numbers((n_out, n_in), 1, "float64")
+    x = numbers((n_rows, n_out if back else n_in), 3, "float64")
+    wanted = x @ weight if back else x @ weight.T + numbers((n_out,), 2, "float64")
+    got = np.array(values, np.float32).reshape(wanted.shape)
+    tolerances.assert_close(got, wanted, "affine", "float32")
+
+
+def test_every_misuse_of_a_layer_has_its_code_and_writes_nothing(run: Callable[..., str]) -> None:
+    lines = [line.split(maxsplit=3) for line in run("layer_misuses").splitlines()]
+    assert {name: int(status) for name, status, *_ in lines} == WANTED_LAYER_STATUS
+    assert all(untouched == "1" for _, _, untouched, _ in lines)
 
 
 def test_isa_name_from_c(run: Callable[..., str]) -> None:

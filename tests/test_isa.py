@@ -40,7 +40,7 @@ def test_the_widest_is_taken():
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", build_info()["isas"])
 def test_the_engine_tests_pass(isa):
-    names = ("test_cells.py", "test_rollout.py", "test_determinism.py")
+    names = ("test_cells.py", "test_affine.py", "test_rollout.py", "test_determinism.py")
     tests = [str(TESTS / name) for name in names]
     options = ["-q", "-x", "-p", "no:cacheprovider", "-k", "not gradcheck"]
     done = run(isa, "-m", "pytest", *options, *tests)

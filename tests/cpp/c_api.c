@@ -344,10 +344,80 @@ static int vjp_misuses(void) {
     return 0;
 }
 
+enum { ROWS = 5, IN = 131, OUT = 67 };
+
+static dtwin_affine_params layer(int back) {
+    dtwin_affine_params p;
+    real_size = 4;
+    memset(&p, 0, sizeof p);
+    p.struct_size = sizeof p;
+    p.n_threads = 2;
+    p.n_rows = ROWS;
+    p.n_in = IN;
+    p.n_out = OUT;
+    p.weight = (const float *)numbers(OUT * IN, 1);
+    p.bias = back ? NULL : (const float *)numbers(OUT, 2);
+    p.x = (const float *)numbers(ROWS * (back ? OUT : IN), 3);
+    p.y = (float *)numbers(ROWS * (back ? IN : OUT), 0);
+    return p;
+}
+
+static void release_layer(dtwin_affine_params p) {
+    free((void *)p.weight);
+    free((void *)p.bias);
+    free((void *)p.x);
+    free(p.y);
+}
+
+static int layer_of(int back) {
+    dtwin_affine_params p = layer(back);
+    const int status = back ? dtwin_affine_vjp(&p) : dtwin_affine(&p);
+    print("y", p.y, (size_t)(ROWS * (back ? IN : OUT)));
+    release_layer(p);
+    return status;
+}
+
+#define LAYER_MISUSE(name, change)                                                     \
+    do {                                                                               \
+        dtwin_affine_params good = layer(0), p = good;                                 \
+        float *before = (float *)numbers(ROWS * OUT, 0);                                \
+        int status;                                                                    \
+        change;                                                                        \
+        status = dtwin_affine(&p);                                                     \
+        printf("%s %d %d %s\n", name, status, !memcmp(before, good.y, ROWS * OUT * 4), \
+               dtwin_strerror(status));                                                \
+        free(before);                                                                  \
+        release_layer(good);                                                           \
+    } while (0)
+
+static int layer_misuses(void) {
+    const int64_t huge = (int64_t)1 << 62;
+    LAYER_MISUSE("version", p.struct_size -= 8);
+    LAYER_MISUSE("threads", p.n_threads = -1);
+    LAYER_MISUSE("negative_rows", p.n_rows = -1);
+    LAYER_MISUSE("no_in", p.n_in = 0);
+    LAYER_MISUSE("negative_out", p.n_out = -1);
+    LAYER_MISUSE("huge_in", p.n_in = huge);
+    LAYER_MISUSE("huge_rows", p.n_rows = huge);
+    LAYER_MISUSE("no_weight", p.weight = NULL);
+    LAYER_MISUSE("no_bias", p.bias = NULL);
+    LAYER_MISUSE("no_x", p.x = NULL);
+    LAYER_MISUSE("no_y", p.y = NULL);
+    LAYER_MISUSE("misaligned", p.x = (const float *)((const char*)p.x + 1));
+    LAYER_MISUSE("y_over_x", p.y = (float *)p.x);
+    LAYER_MISUSE("y_over_weight", p.y = (float *)p.weight + OUT * IN - 1);
+    LAYER_MISUSE("y_over_bias", p.y = (float *)p.bias);
+    LAYER_MISUSE("no_rows", p.n_rows = 0);
+    printf("null %d 1 %s\n", dtwin_affine(NULL), dtwin_strerror(DTWIN_ERROR_NULL));
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc == 2 && !strcmp(argv[1], "isa")) return printf("%s\n", dtwin_isa()) < 0;
     if (argc == 2 && !strcmp(argv[1], "misuses")) return misuses();
     if (argc == 2 && !strcmp(argv[1], "vjp_misuses")) return vjp_misuses();
+    if (argc == 2 && !strcmp(argv[1], "layer_misuses")) return layer_misuses();
+    if (argc == 3) return layer_of(atoi(argv[2]));
     if (argc == 7) {
         return vjp_of(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atoi(argv[5]), atoi(argv[6]));
     }

@@ -185,6 +185,42 @@ int failures_of(const Shape& shape) {
     return failures;
 }
 
+// Layers of callers with other numbers of threads, and of one row after the other.
+int failures_of_layer(int64_t rows, int64_t n_in, int64_t n_out, bool back) {
+    const std::vector<float> weight = numbers<float>(n_in * n_out, 1);
+    const std::vector<float> bias = numbers<float>(n_out, 2);
+    const int64_t from = back ? n_out : n_in, to = back ? n_in : n_out;
+    const std::vector<float> x = numbers<float>(rows * from, 3);
+    const auto call = [&](int64_t first, int64_t count, int n_threads, float* y) {
+        dtwin_affine_params p{};
+        p.struct_size = sizeof p;
+        p.n_threads = n_threads;
+        p.n_rows = count;
+        p.n_in = n_in;
+        p.n_out = n_out;
+        p.weight = weight.data();
+        p.bias = bias.data();
+        p.x = x.data() + first * from;
+        p.y = y + first * to;
+        return back ? dtwin_affine_vjp(&p) : dtwin_affine(&p);
+    };
+    std::vector<std::vector<float>> found(kCallers, std::vector<float>(rows * to));
+    std::vector<std::thread> callers;
+    for (int i = 0; i < kCallers; ++i) {
+        callers.emplace_back([&, i] { call(0, rows, i + 1, found[i].data()); });
+    }
+    for (std::thread& caller : callers) caller.join();
+    std::vector<float> alone(rows * to);
+    int failures = 0;
+    for (int64_t row = 0; row < rows; ++row) failures += call(row, 1, 1, alone.data()) != 0;
+    for (const std::vector<float>& each : found) failures += each != alone;
+    if (failures) {
+        std::printf("layer %ld x %ld x %ld, back %d: %d differ\n", static_cast<long>(rows),
+                    static_cast<long>(n_in), static_cast<long>(n_out), back, failures);
+    }
+    return failures;
+}
+
 }  // namespace
 
 int main() {
@@ -208,6 +244,14 @@ int main() {
                     failures += failures_of<float>(shape);
                     problems += 3;
                 }
+            }
+        }
+    }
+    for (bool back : {false, true}) {
+        for (int64_t rows : {1, 50, 200}) {
+            for (int64_t n_in : {1, 77, 300}) {
+                failures += failures_of_layer(rows, n_in, 130, back);
+                ++problems;
             }
         }
     }
