@@ -295,9 +295,7 @@ def _controls(done: Intervention, effect: Effect) -> Iterator[tuple[str, str]]:
 
 def _off_target(done: Intervention, effect: Effect) -> Iterator[tuple[str, float]]:
     for k, outcome in enumerate(done.outcomes[1:], start=1):
-        pre, post = effect.outcomes_pre[k], effect.outcomes_post[k]
-        sd = pre.std(ddof=1) if len(pre) > 1 else math.nan
-        yield outcome, float((post - pre).mean() / (sd or math.nan))
+        yield outcome, float(effect.moved(k).mean())
 
 
 def _number(value: float | None) -> str:

@@ -77,6 +77,10 @@ class Effect:
         """(S,) improvements in SDs over people before: (pre - post) / SD where less is better."""
         return improvement(self.pre, self.post, self.goal)
 
+    def moved(self, k: int) -> Float64:
+        """(S,) changes of the k-th outcome, in SDs over people before."""
+        return improvement(self.outcomes_pre[k], self.outcomes_post[k], "up")
+
     def summary(self) -> dict[str, Any]:
         """Everything about it that is one number, NaN where it does not exist."""
         effect, random = self.effect, self.random

@@ -163,12 +163,10 @@ def _off_target(done: Intervention) -> Table:
     def rows() -> Iterator[list[Cell]]:
         for method, effect in done.effects.items():
             for k, outcome in enumerate(done.outcomes[1:], start=1):
-                pre, post = effect.outcomes_pre[k], effect.outcomes_post[k]
-                sd = float(pre.std(ddof=1)) if len(pre) > 1 else math.nan
-                change = (post - pre) / (sd or math.nan)
-                spread = float(change.std(ddof=1)) if len(pre) > 1 else math.nan
+                change = effect.moved(k)
+                spread = float(change.std(ddof=1)) if len(change) > 1 else math.nan
                 unit = done.outcome_units[k]
-                yield [method, outcome, unit, float(change.mean()), spread, len(pre)]
+                yield [method, outcome, unit, float(change.mean()), spread, len(change)]
 
     return ["method", "outcome", "unit", "mean_change", "sd_change", "n"], rows()
 
