@@ -19,6 +19,7 @@ from .commands import (
     intervene,
     predict,
     report,
+    screen,
     simulate,
     study,
     train,
@@ -32,6 +33,7 @@ COMMANDS = {
     "cohort": (cohort, "read a cohort of real people"),
     "train": (train, "train a twin on a cohort folder"),
     "predict": (predict, "predict choices, reaction times and BOLD from connectomes"),
+    "screen": (screen, "predict a cohort of any size in shards, which can be stopped and shared"),
     "evaluate": (evaluate, "score a twin beside floors, ceilings and nulls"),
     "intervene": (intervene, "move a target of people in silico, with controls"),
     "report": (report, "write pages of results, one of the cohort and one of each person"),
@@ -65,6 +67,11 @@ USAGE_CODES = {
     "too_few",
     "train_config",
     "checkpoint",
+    "locked",
+    "other_model",
+    "other_version",
+    "other_config",
+    "input_changed",
 }
 """Input errors that are the command line's, not a file's."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -120,23 +122,32 @@ def check_regular_file(path: Path, *, field: str = "", max_bytes: int = MAX_FILE
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file so that readers see the old one or the new one, never a part.
 
-    The bytes go to a temporary file beside ``path``, are flushed to disk, and the file
-    is renamed over ``path``. Text is encoded as UTF-8.
+    Text is encoded as UTF-8.
     """
-    payload = data.encode() if isinstance(data, str) else data
+    with atomic_file(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write ``path`` into piece by piece; see :func:`write_atomic`.
+
+    The bytes go to a temporary file beside ``path``, are flushed to disk, and the file
+    is renamed over ``path``. After an error nothing of it is left.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not path's name and more: that may already be as long as names can be.
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
-            file.write(payload)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
@@ -146,8 +157,8 @@ def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def _sync_folder(folder: Path) -> None:
-    # The rename itself is durable only once the folder's entry is on disk.
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk: a rename is durable only then."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

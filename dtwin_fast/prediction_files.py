@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .errors import DTwinInputError
 from .files import write_atomic
@@ -90,8 +91,12 @@ def bids_labels(subjects: tuple[str, ...]) -> list[str]:
     return labels
 
 
-def _participants(p: Prediction, labels: list[str]) -> tuple[list[str], Iterator[list[Cell]]]:
-    columns: dict[str, Any] = {}
+def condition_means(p: Prediction) -> dict[str, npt.NDArray[Any]]:
+    """(S,) means over the trials of each condition, by column of ``participants.tsv``.
+
+    A person's means are the same to the bit in any company.
+    """
+    columns: dict[str, npt.NDArray[Any]] = {}
     for task, schedule in p.schedules.items():
         trials = p.trial_slice(task)
         prob, rt_s = p.choice_prob[:, trials], p.rt_s[:, trials]
@@ -99,9 +104,20 @@ def _participants(p: Prediction, labels: list[str]) -> tuple[list[str], Iterator
         silent = p.no_response_prob[:, trials]
         for condition in dict.fromkeys(schedule.condition):
             of = np.array([c == condition for c in schedule.condition])
-            columns[f"{task}_{condition}_p_correct"] = correct[:, of].mean(axis=1)
-            columns[f"{task}_{condition}_p_no_response"] = silent[:, of].mean(axis=1)
-            columns[f"{task}_{condition}_rt_s"] = rt_s[:, of].mean(axis=1)
+            columns[f"{task}_{condition}_p_correct"] = _mean(correct[:, of])
+            columns[f"{task}_{condition}_p_no_response"] = _mean(silent[:, of])
+            columns[f"{task}_{condition}_rt_s"] = _mean(rt_s[:, of])
+    return columns
+
+
+def _mean(trials: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    # numpy adds the trials of one person in another order than those of many in Fortran order.
+    mean: npt.NDArray[Any] = np.ascontiguousarray(trials).mean(axis=1)
+    return mean
+
+
+def _participants(p: Prediction, labels: list[str]) -> tuple[list[str], Iterator[list[Cell]]]:
+    columns = condition_means(p)
 
     def row(i: int) -> list[Cell]:
         flags = (*p.flags[i], *(["diverged"] if p.diverged[i] else []))

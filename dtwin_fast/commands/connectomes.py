@@ -29,6 +29,11 @@ def add_input(parser: argparse.ArgumentParser) -> None:
         "pconn, 4-D NIfTI, TCP HDF5), a folder of one-subject files, or a cohort folder of "
         "dtwin simulate",
     )
+    add_input_options(parser)
+
+
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what says how INPUT is to be read, and ``--missing``."""
     parser.add_argument(
         "--regions", metavar="FILE[:COLUMN]", help="table of region names, for input without names"
     )

@@ -25,6 +25,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "cli": ("tqdm",),
     "evaluate": ("pandas", "rich", "scikit-learn", "scipy"),
     "report": ("matplotlib", "nilearn", "jinja2"),
+    "screen": ("pyarrow", "zarr", "threadpoolctl"),
 }
 
 
