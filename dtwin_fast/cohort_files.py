@@ -119,6 +119,19 @@ def load_cohort(folder: str | Path) -> Cohort:
     return Cohort(connectomes, tasks, header.bold_regions, header.tr_s, participants)
 
 
+def connectome_files(folder: Path) -> tuple[Path, Path, tuple[str, ...], bool]:
+    """A cohort's edges (.npy), its table of regions, its subjects, and whether edges are Fisher z.
+
+    Raises:
+        DTwinInputError: not a cohort folder, or one without connectomes (``cohort_file``).
+    """
+    header = _read_header(folder / COHORT_FILE)
+    if not header.has_connectomes:
+        raise _cohort_error(folder, "these people have no connectomes", "connectomes", "none")
+    subjects, _ = _read_participants(folder / "participants.tsv")
+    return folder / "connectomes.npy", folder / "regions.tsv", subjects, header.is_fisher_z
+
+
 @dataclass(frozen=True)
 class _Header:
     schedules: dict[str, Schedule]

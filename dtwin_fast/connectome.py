@@ -171,8 +171,10 @@ class Connectomes:
             regions, subjects, is_fisher_z, bad_subjects, field: as in :meth:`from_arrays`.
 
         Raises:
-            DTwinInputError: the codes of one subject that :meth:`from_arrays` lists.
+            DTwinInputError: the codes of one subject that :meth:`from_arrays` lists, and
+                ``edge_count`` for a row of another length.
         """
+        shapes = ((n_edges(n_regions),), (n_regions, n_regions))
         edges = np.empty((len(rows), n_edges(n_regions)), np.float32)
         missing = np.zeros((len(rows), n_regions), np.bool_)
         flags: list[tuple[str, ...]] = []
@@ -180,6 +182,8 @@ class Connectomes:
         rejected: list[DTwinInputError] = []
         for subject, values in zip(subjects, rows, strict=True):
             try:
+                if values.shape not in shapes:
+                    raise _other_length(values.shape, shapes[0], subject, field)
                 row, lost, notes = check_connectome(
                     values, n_regions, is_fisher_z=is_fisher_z, subject=subject, field=field
                 )
@@ -510,6 +514,20 @@ def _near_names(absent: Sequence[str], present: Sequence[str]) -> str:
 
 def _plain(region: str) -> str:
     return "".join(region.split()).casefold().removesuffix("_roi")
+
+
+def _other_length(
+    got: tuple[int, ...], wanted: tuple[int, ...], subject: str, field: str
+) -> DTwinInputError:
+    return DTwinInputError(
+        "edge_count",
+        "this subject has another number of edges than the cohort",
+        field=field,
+        subject=subject,
+        wanted=str(wanted),
+        got=str(got),
+        fix="Leave this subject out, or compute its connectome again",
+    )
 
 
 def _missing_regions(subject: str, count: int | None) -> DTwinInputError:

@@ -141,12 +141,12 @@ def request_of(
 
 def _read_folder(folder: Path, request: Request) -> Connectomes:
     paths = _files_in(folder, with_images=request.atlas is not None)
-    names = _subjects_of(folder, paths, request.subjects)
+    names = subjects_of(folder, ids_of(paths), request.subjects)
     parts: list[Connectomes] = []
     rejected: list[DTwinInputError] = []
     for path, name in zip(paths, names, strict=True):
         try:
-            part = _read_one(path, name, request)
+            part = read_one(path, name, request)
             if parts and parts[0].regions is not None:
                 part = part.align(parts[0].regions)
         except DTwinInputError as error:
@@ -165,7 +165,7 @@ def _read_folder(folder: Path, request: Request) -> Connectomes:
     return made if request.subjects is None else in_order(made, request.subjects)
 
 
-def _read_one(path: Path, name: str, request: Request) -> Connectomes:
+def read_one(path: Path, name: str, request: Request) -> Connectomes:
     """The subject of one file under a name that may also tell its session, task and run."""
     own = subject_of(path)
     part = _reader_for(path)(path, replace(request, subjects=(own if _is_bids(own) else name,)))
@@ -175,9 +175,7 @@ def _read_one(path: Path, name: str, request: Request) -> Connectomes:
 
 
 def _files_in(folder: Path, *, with_images: bool) -> list[Path]:
-    endings = (
-        FOLDER_ENDINGS if with_images else tuple(e for e in FOLDER_ENDINGS if "_bold" not in e)
-    )
+    endings = folder_endings(with_images=with_images)
     paths: list[Path] = []
     for parent, folders, files in os.walk(folder, followlinks=False):
         folders.sort()
@@ -189,25 +187,27 @@ def _files_in(folder: Path, *, with_images: bool) -> list[Path]:
     return sorted(paths)
 
 
-def _subjects_of(
-    folder: Path, paths: Sequence[Path], given: tuple[str, ...] | None
-) -> tuple[str, ...]:
-    """One name for each file: its own, or the given name of the same subject.
+def folder_endings(*, with_images: bool) -> tuple[str, ...]:
+    """What counts as one subject's file; images do where there is an atlas."""
+    return tuple(ending for ending in FOLDER_ENDINGS if with_images or "_bold" not in ending)
+
+
+def subjects_of(folder: Path, own: Sequence[str], given: tuple[str, ...] | None) -> tuple[str, ...]:
+    """One name for each file of a folder: its own, or the given name of the same subject.
 
     File names without ``sub-<id>`` are ids when a given name is among them; otherwise the
     given names are taken in the order of the paths.
     """
-    own = _ids_of(paths)
     if given is None:
         return check_subjects(own, field="file names")
     if any(map(_is_bids, own)) or {*map(plain_id, own)} & {*map(plain_id, given)}:
         return match_subjects(own, given, field=str(folder))
-    if len(given) != len(paths):
+    if len(given) != len(own):
         raise DTwinInputError(
             "subject_count",
             "names and files do not match in number",
             field=str(folder),
-            wanted=f"{len(paths)} names",
+            wanted=f"{len(own)} names",
             got=f"{len(given)}",
             fix="Give one name for each file, in the order of their paths",
         )
@@ -218,7 +218,7 @@ def _is_bids(subject: str) -> bool:
     return subject.startswith("sub-")
 
 
-def _ids_of(paths: Sequence[Path]) -> list[str]:
+def ids_of(paths: Sequence[Path]) -> list[str]:
     """``sub-<id>`` of each file, with session, task and run where several files share it."""
     names = [subject_of(path) for path in paths]
     for entity in ("ses", "task", "run"):

@@ -33,6 +33,18 @@ def read_npy(path: Path, request: Request) -> Connectomes:
 
 def read_npz(path: Path, request: Request) -> Connectomes:
     """Connectomes of one ``.npz`` file, with optional text arrays ``regions``, ``subjects``."""
+    array, names = load_npz(path)
+    return request.connectomes(
+        path,
+        array,
+        regions=names.get("regions"),
+        subjects=only_subject(path, array.shape),
+        ids=names.get("subjects"),
+    )
+
+
+def load_npz(path: Path) -> tuple[npt.NDArray[Any], dict[str, tuple[str, ...]]]:
+    """The connectomes of a ``.npz`` file, not checked, and its ``regions`` and ``subjects``."""
     size = check_regular_file(path, field=path.name)
     with parsing(path), zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
@@ -47,13 +59,7 @@ def read_npz(path: Path, request: Request) -> Connectomes:
             _check_names_member(path, members[field])
             text = _read_member(path, archive, members[field], kinds="U")
             names[field] = tuple(text.ravel().tolist())
-    return request.connectomes(
-        path,
-        array,
-        regions=names.get("regions"),
-        subjects=only_subject(path, array.shape),
-        ids=names.get("subjects"),
-    )
+    return array, names
 
 
 def only_subject(path: Path, shape: tuple[int, ...]) -> tuple[str, ...] | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import as_real_array
+from ..cohort_files import connectome_files
 from ..connectome import Connectomes
 from ..connectome_checks import (
     batch_shape,
@@ -25,8 +24,19 @@ from ..connectome_checks import (
 )
 from ..errors import DTwinInputError
 from ..files import check_regular_file
-from ..readers.arrays import only_subject, read_layout
+from ..readers import request_of
+from ..readers.arrays import load_npz, only_subject, read_layout
 from ..readers.request import Request, match_subjects, parsing
+from .input_checks import (
+    RowArrays,
+    check_range,
+    check_unchanged,
+    names_digest,
+    reading,
+    stamp_of,
+)
+from .parquet_files import ParquetRows
+from .zarr_files import ZarrRows
 
 MAX_PEOPLE = 2_000_000
 """Most people of one input; their names are kept in memory."""
@@ -63,7 +73,7 @@ class Rows(Protocol):
     @property
     def stamp(self) -> dict[str, Any]: ...
 
-    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+    def read(self, start: int, stop: int) -> RowArrays:
         """The rows ``start`` to ``stop - 1`` (code ``input_changed`` if they are not what was)."""
         ...
 
@@ -89,8 +99,9 @@ class ArrayPeople:
                 fix="Give the cohort in parts",
             )
         # Once for all ranges: what a person's data mean must not depend on a range's ends.
-        sample = self._read_rows(0, min(N_LAYOUT_ROWS, self._shape[0]))
-        check_layout(sample, self._n_row_regions, self._row_regions, field=field)
+        first = self._read_rows(0, min(N_LAYOUT_ROWS, self._shape[0]))
+        sample = [row for row in first if row.shape == self._shape[1:]]
+        check_layout(np.array(sample), self._n_row_regions, self._row_regions, field=field)
         self.subjects = _names(rows, self._shape, request)
         self.regions = self._row_regions if self._wanted is None else self._wanted
         self.n_regions = self._n_row_regions if self.regions is None else len(self.regions)
@@ -120,41 +131,33 @@ class ArrayPeople:
         )
         return made if self._wanted is None else made.align(self._wanted, bad_subjects="drop")
 
-    def _read_rows(self, start: int, stop: int) -> npt.NDArray[Any]:
+    def _read_rows(self, start: int, stop: int) -> RowArrays:
         if self._shape == self._rows.shape:
             return self._rows.read(start, stop)
-        return self._rows.read(0, self._rows.shape[0])[None][start:stop]  # one person's array
-
-
-def open_array(path: Path, request: Request) -> ArrayPeople:
-    """The people of one array file.
-
-    Raises:
-        DTwinInputError: as ``readers.arrays`` for its header, ``Connectomes.from_arrays`` for
-            the whole input, and ``too_large`` beyond ``MAX_PEOPLE``.
-    """
-    return ArrayPeople(NpyRows(path), request)
+        return [np.asarray(self._rows.read(0, self._rows.shape[0]))][start:stop]  # one person's
 
 
 class NpyRows:
     """A ``.npy`` file, read and never mapped: one that is cut off under us is an error."""
 
     kind = "npy"
-    regions = ids = None
+    regions: tuple[str, ...] | None = None
+    ids: tuple[str, ...] | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
         size = check_regular_file(path, field=path.name, max_bytes=sys.maxsize)
         with parsing(path), path.open("rb") as file:
-            self._seen = os.fstat(file.fileno())
-            self.shape, self._is_fortran, self.dtype = read_layout(path, file, size)
+            self._seen = stamp_of(os.fstat(file.fileno()))
+            layout = read_layout(path, file, size)
             self._data_start = file.tell()
-        self.stamp = {"bytes": self._seen.st_size, "mtime_ns": self._seen.st_mtime_ns}
+        self.shape, self._is_fortran, self.dtype = layout
+        self.stamp = {"bytes": self._seen.size, "mtime_ns": self._seen.mtime_ns}
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         n_rows, *rest = self.shape
         size = self.dtype.itemsize
-        with opened_again(self.path, self._seen) as file:
+        with reading(self.path, self._seen) as file:
             if not self._is_fortran:
                 rows = np.empty((stop - start, *rest), self.dtype)
                 row_bytes = prod(rest) * size
@@ -167,60 +170,77 @@ class NpyRows:
             return columns.reshape(*reversed(rest), stop - start).T
 
 
-@contextmanager
-def opened_again(path: Path, seen: os.stat_result) -> Iterator[int]:
-    """A file descriptor of the same content as before, or code ``input_changed``.
-
-    Looked at when everything is read, so that nothing of another content is used.
-    """
-    try:
-        # Without O_NONBLOCK, opening a pipe put in its place would wait for ever.
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise _changed(path, type(error).__name__) from error
-    try:
-        yield file
-        now = os.fstat(file)
-    except OSError as error:
-        raise DTwinInputError(
-            "unreadable",
-            "reading failed",
-            field=path.name,
-            got=type(error).__name__,
-            fix="Check the disk, and go on from where the run ended",
-        ) from error
-    finally:
-        os.close(file)
-    if (now.st_size, now.st_mtime_ns) != (seen.st_size, seen.st_mtime_ns):
-        raise _changed(path, "another size or time of change")
-
-
 def _fill(file: int, start: int, array: npt.NDArray[Any]) -> None:
     """Read an array's bytes from a position; at the file's end the rest stays as it is."""
     view = array.reshape(-1).view(np.uint8).data
     while len(view):
         count = os.preadv(file, [view[:MAX_READ_BYTES]], start)
         if count == 0:
-            return  # cut off: opened_again says so
+            return  # cut off, which reading() reports
         view, start = view[count:], start + count
 
 
-def names_digest(names: Sequence[str]) -> str:
-    """SHA-256 of names in their order; names hold no control characters."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+class NpzRows:
+    """A ``.npz`` archive, read as a whole: it is compressed, so no range can be found in it."""
+
+    kind = "npz"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        check_regular_file(path, field=path.name)
+        seen = stamp_of(path.stat())
+        self._array, names = load_npz(path)
+        check_unchanged(path, seen)
+        self.shape: tuple[int, ...] = self._array.shape
+        self.dtype = self._array.dtype
+        self.regions, self.ids = names.get("regions"), names.get("subjects")
+        self.stamp = {"bytes": seen.size, "mtime_ns": seen.mtime_ns}
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        return self._array[start:stop]
 
 
-def check_range(start: int, stop: int, n_people: int, *, field: str) -> None:
-    """Refuse positions that are not there (code ``subject_index``)."""
-    if not 0 <= start <= stop <= n_people:
-        raise DTwinInputError(
-            "subject_index",
-            "there is no such range of people",
-            field=field,
-            wanted=f"within 0..{n_people}",
-            got=f"{start}..{stop}",
-            fix="Take positions of subjects",
-        )
+ROWS: dict[str, Callable[[Path], Rows]] = {
+    ".npy": NpyRows,
+    ".npz": NpzRows,
+    ".zarr": ZarrRows,
+    ".parquet": ParquetRows,
+}
+"""File name ending -> rows of that format."""
+
+
+def is_array(path: Path) -> bool:
+    """Whether the name's ending is in ``ROWS``."""
+    return path.suffix in ROWS
+
+
+def open_array(path: Path, request: Request) -> ArrayPeople:
+    """The people of one array file.
+
+    Raises:
+        DTwinInputError: as ``readers.arrays`` for its header, ``Connectomes.from_arrays`` for
+            the whole input, and ``too_large`` beyond ``MAX_PEOPLE``.
+    """
+    return ArrayPeople(ROWS[path.suffix](path), request)
+
+
+def open_cohort(folder: Path) -> ArrayPeople:
+    """The people of a cohort folder, which says their names, regions and unit.
+
+    Raises:
+        DTwinInputError: as :func:`open_array`; not a cohort folder, or one without
+            connectomes (``cohort_file``).
+    """
+    edges, regions, subjects, is_fisher_z = connectome_files(folder)
+    path, request = request_of(
+        edges,
+        regions=regions,
+        subjects=subjects,
+        atlas=None,
+        is_fisher_z=is_fisher_z,
+        bad_subjects="drop",
+    )
+    return open_array(path, request)
 
 
 def _names(rows: Rows, shape: tuple[int, ...], request: Request) -> tuple[str, ...]:
@@ -229,13 +249,3 @@ def _names(rows: Rows, shape: tuple[int, ...], request: Request) -> tuple[str, .
     if rows.ids and request.subjects:
         names = match_subjects(rows.ids, request.subjects, field=rows.path.name)
     return name_subjects(names, shape[0])
-
-
-def _changed(path: Path, got: str) -> DTwinInputError:
-    return DTwinInputError(
-        "input_changed",
-        "this file is not the one that was opened",
-        field=path.name,
-        got=got,
-        fix="Leave the input alone while it is screened; start a new run for the new data",
-    )

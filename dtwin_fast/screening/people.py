@@ -6,9 +6,15 @@ import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from ..cohort_files import COHORT_FILE
 from ..connectome import Connectomes
+from ..errors import DTwinInputError
+from ..files import as_path
 from ..readers import request_of
-from .array_files import open_array
+from .array_files import is_array, open_array, open_cohort
+from .filters import Filters
+from .folder_files import open_file, open_folder
+from .index import IndexProgress
 
 
 class People(Protocol):
@@ -54,15 +60,26 @@ def open_people(
     subjects: Sequence[str] | str | os.PathLike[str] | None = None,
     is_fisher_z: bool = False,
     atlas: tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None,
+    filters: Filters | None = None,
+    index_cache: str | os.PathLike[str] | None = None,
+    progress: IndexProgress | None = None,
 ) -> People:
-    """The people of a file or folder; their names and sizes are checked, nobody's data is read.
+    """The people of an array, of a file or of a folder; of the data only the first are read.
 
     Args:
+        path: an array of all people (``array_files.ROWS``; ``x.zarr`` is a folder), a cohort
+            folder of ``dtwin simulate``, a folder of one-subject files such as BIDS
+            derivatives, or one such file.
         regions, subjects, is_fisher_z, atlas: as ``dtwin_fast.readers.read_connectomes``
-            takes them; but people stay in the order of the source.
+            takes them, except that people stay in the order of the source. A cohort folder
+            says its regions, subjects and unit itself.
+        filters: which files of a folder are meant.
+        index_cache: where the index of a folder is kept for the next run.
+        progress: told the number of files found while a folder is indexed.
 
     Raises:
-        DTwinInputError: a source that cannot be used, or names that do not fit it.
+        DTwinInputError: a source that cannot be used, names that do not fit it, or
+            arguments that it has no use for (code ``argument``).
         MissingExtraError: pyarrow, zarr, nibabel, nilearn or h5py are needed and absent.
     """
     source, request = request_of(
@@ -73,4 +90,32 @@ def open_people(
         atlas=atlas,
         bad_subjects="drop",
     )
-    return open_array(source, request)
+    if is_array(source):
+        _refuse(filters=filters, index_cache=index_cache, atlas=atlas)
+        return open_array(source, request)
+    # os.path answers where Path would raise on names that the system refuses.
+    if not os.path.isdir(source):  # noqa: PTH112
+        _refuse(filters=filters, index_cache=index_cache)
+        return open_file(source, request)
+    if (source / COHORT_FILE).is_file():
+        _refuse(filters=filters, index_cache=index_cache, atlas=atlas)
+        _refuse(regions=regions, subjects=subjects, is_fisher_z=is_fisher_z or None)
+        return open_cohort(source)
+    return open_folder(
+        source,
+        request,
+        filters=filters,
+        index_cache=None if index_cache is None else as_path(index_cache, field="index_cache"),
+        progress=progress,
+    )
+
+
+def _refuse(**arguments: object) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise DTwinInputError(
+                "argument",
+                "this input has no use for this argument",
+                field=name,
+                fix="Leave it out",
+            )
