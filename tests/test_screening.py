@@ -52,6 +52,13 @@ class Inputs:
         """Arguments of open_people."""
         return {"path": self.fc, "regions": self.regions, "subjects": self.subjects}
 
+    def some(self, folder: Path, rows: list[int]) -> Inputs:
+        """Some of these people, in files of their own."""
+        np.save(folder / "some.npy", np.load(self.fc)[rows])
+        names = [f"sub-{i:03d}" for i in rows]
+        (folder / "some.tsv").write_text("\n".join(["participant_id", *names]) + "\n")
+        return replace(self, fc=folder / "some.npy", subjects=folder / "some.tsv")
+
     def screen(self, out: Path, *, engine: str = "local", **options: Any) -> Summary:
         """A run from its arguments to its summary."""
         return run(prepare(self.model, self.people, out, **options), engine=engine)
@@ -157,21 +164,16 @@ def test_a_person_has_the_same_bits_in_any_shard(
 ) -> None:
     for size in (1, 7, N_PEOPLE):
         inputs.screen(tmp_path / str(size), shard_size=size, outputs=outputs)
-    inputs.screen(tmp_path / "two", shard_size=3, outputs=outputs, resources=Resources(2))
     wanted = results_of(tmp_path / "7")
-    for other in ("1", str(N_PEOPLE), "two"):
+    for other in ("1", str(N_PEOPLE)):
         assert_same_bits(results_of(tmp_path / other), wanted)
 
 
 def test_bad_people_change_no_bit_of_the_others(inputs: Inputs, tmp_path: Path) -> None:
     good = [i for i in range(N_PEOPLE) if i not in BAD]
-    np.save(tmp_path / "good.npy", np.load(inputs.fc)[good])
-    names = [f"sub-{i:03d}" for i in good]
-    (tmp_path / "good.tsv").write_text("\n".join(["participant_id", *names]) + "\n")
-    alone = replace(inputs, fc=tmp_path / "good.npy", subjects=tmp_path / "good.tsv")
-    assert alone.screen(tmp_path / "good", shard_size=6).rejected == {}
+    assert inputs.some(tmp_path, good).screen(tmp_path / "good", shard_size=6).rejected == {}
     summary = inputs.screen(tmp_path / "all", shard_size=6)
-    assert summary.rejected == {code: 1 for code in BAD.values()}
+    assert summary.rejected == dict.fromkeys(BAD.values(), 1)
     found, wanted = results_of(tmp_path / "all"), results_of(tmp_path / "good")
     assert [entry["row"] for entry in found.pop("rejected")] == list(BAD)
     assert wanted.pop("rejected") == []
@@ -190,10 +192,7 @@ def test_rejected_people_have_a_reason_and_no_number_of_theirs(whole: Path) -> N
 
 
 def test_everybody_may_be_rejected(inputs: Inputs, tmp_path: Path) -> None:
-    np.save(tmp_path / "bad.npy", np.load(inputs.fc)[list(BAD)])
-    bad = replace(inputs, fc=tmp_path / "bad.npy")
-    (tmp_path / "bad.tsv").write_text("participant_id\na\nb\nc\n")
-    bad = replace(bad, subjects=tmp_path / "bad.tsv")
+    bad = inputs.some(tmp_path, list(BAD))
     for outputs in (("behaviour", "contrasts", "range", "eigenvalue"), CONTRASTS):
         out = tmp_path / outputs[0]
         summary = bad.screen(out, shard_size=2, outputs=outputs, target=QUICK_TARGET, budget=1.0)
@@ -281,9 +280,7 @@ def test_other_settings_are_refused(inputs: Inputs, broken_off: Path) -> None:
     assert ("missing mask" in error.wanted, "missing reject" in error.got) == (True, True)
 
 
-def test_an_input_that_changed_is_refused(
-    inputs: Inputs, broken_off: Path, tmp_path: Path
-) -> None:
+def test_an_input_that_changed_is_refused(inputs: Inputs, broken_off: Path, tmp_path: Path) -> None:
     edges = np.load(inputs.fc)
     edges[0, 0] += 0.01
     np.save(tmp_path / "fc.npy", edges)
@@ -300,7 +297,9 @@ def test_regions_of_another_atlas_are_refused_before_the_work(
     names = [f"parcel_{i}" for i in range(16)]
     (tmp_path / "regions.tsv").write_text("\n".join(["name", *names]) + "\n")
     people = inputs.people | {"regions": tmp_path / "regions.tsv"}
-    assert code_of(lambda: prepare(inputs.model, people, tmp_path / "out")).code == "regions_missing"
+    assert (
+        code_of(lambda: prepare(inputs.model, people, tmp_path / "out")).code == "regions_missing"
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -457,22 +456,21 @@ def test_columns_are_described(whole: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{"budget": 1.0}, {"edit": "site:region_03:0.2"}])
 def test_interventions_of_each_person(
-    inputs: Inputs, tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    inputs: Inputs, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    for size in (1, 9):
-        out = tmp_path / str(size)
-        inputs.screen(
-            out, shard_size=size, outputs=["range"], target=QUICK_TARGET, missing="mask", **settings
-        )
-    found, wanted = results_of(tmp_path / "1"), results_of(tmp_path / "9")
+    few = inputs.some(tmp_path, [0, 1, 5, 2, 11])
+    options = {"outputs": ["range"], "target": QUICK_TARGET, "missing": "mask", **settings}
+    few.screen(tmp_path / "2", shard_size=2, **options)
+    few.screen(tmp_path / "9", shard_size=9, **options)
+    found, wanted = results_of(tmp_path / "2"), results_of(tmp_path / "9")
     assert_same_bits(found, wanted)
     pre, post = found["scores.pre"], found["scores.post"]
     effect = improvement(pre, post, find_target(QUICK_TARGET).goal)
     np.testing.assert_array_equal(found["scores.effect"], effect)
     if "budget" in settings:
-        assert (post < pre).mean() > 0.9
+        assert (post < pre).all()
         assert (found["scores.change_norm"] <= 1).all()
-    assert "masked_regions:1" in found["scores.flags"][found["scores.row"] == 11][0]
+    assert "masked_regions:1" in found["scores.flags"][found["scores.row"] == 4][0]
     assert json.loads((tmp_path / "9/scores.json").read_text())["pre"]["Units"] == "SD"
 
 
@@ -491,9 +489,7 @@ def test_a_killed_worker_ends_the_run_and_resume_goes_on(
     inputs: Inputs, whole: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    prepared = prepare(
-        inputs.model, inputs.people, out, shard_size=7, resources=Resources(2)
-    )
+    prepared = prepare(inputs.model, inputs.people, out, shard_size=7, resources=Resources(2))
 
     def kill(done: int, total: int) -> None:
         for child in multiprocessing.active_children():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from .options import integer, names
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from ..screening import Run, Summary
+    from ..screening import Filters, Run, Summary
 
 LEVELS = ("participant", "group")
 USAGE = """dtwin screen MODEL INPUT OUT [options]
@@ -57,7 +58,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", metavar="MODEL", help="the model, where places are BIDS's")
     add_input_options(parser)
-    for option, what in (
+    for option, named in (
         ("participant", "people, as 01 or sub-01"),
         ("session", "sessions, as 1 or ses-1"),
     ):
@@ -67,7 +68,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             nargs="+",
             default=[],
             metavar="LABEL",
-            help=f"these {what}, of a folder of files",
+            help=f"these {named}, of a folder of files",
         )
     parser.add_argument(
         "--bids-filter-file",
@@ -160,23 +161,26 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if level == "group":
         return _report(args, merge_run(model, out), out, start)
-    prepared = prepare(
-        model,
-        _people(args, source),
-        out,
-        resume=args.resume,
-        part=args.shard,
-        shard_size=args.shard_size,
-        mem_mb=args.mem_mb,
-        resources=Resources(args.nprocs),
-        tasks=args.task,
-        outputs=args.outputs,
-        missing=args.missing,
-        backend=_backend(args.device),
-        target=args.target,
-        budget=args.budget,
-        edit=args.edit,
-    )
+    with contextlib.closing(_Indexing()) as indexing:
+        prepared = prepare(
+            model,
+            _people(args, source),
+            out,
+            resume=args.resume,
+            part=args.shard,
+            shard_size=args.shard_size,
+            mem_mb=args.mem_mb,
+            resources=Resources(args.nprocs),
+            dry=args.dry_run,
+            progress=indexing,
+            tasks=args.task,
+            outputs=args.outputs,
+            missing=args.missing,
+            backend=_backend(args.device),
+            target=args.target,
+            budget=args.budget,
+            edit=args.edit,
+        )
     if args.dry_run:
         plan = _plan(prepared)
         print(json.dumps(plan) if args.json else "\n".join(_plan_lines(plan)))
@@ -184,6 +188,23 @@ def run(args: argparse.Namespace) -> int:
     with Progress("screen", "people") as progress:
         summary = run_shards(prepared, progress=progress)
     return _report(args, summary, out, start)
+
+
+class _Indexing:
+    """A bar of the files found, for inputs that are folders of files."""
+
+    def __init__(self) -> None:
+        self._bar = contextlib.ExitStack()
+        self._progress: Progress | None = None
+
+    def __call__(self, found: int) -> None:
+        if self._progress is None:
+            self._progress = self._bar.enter_context(Progress("index", "files"))
+        self._progress(found, found)
+
+    def close(self) -> None:
+        """The bar."""
+        self._bar.close()
 
 
 def _places(args: argparse.Namespace) -> tuple[Path, Path, Path, str]:
@@ -209,7 +230,18 @@ def _people(args: argparse.Namespace, source: Path) -> dict[str, Any]:
         "subjects": args.subjects,
         "is_fisher_z": args.fisher_z,
         "atlas": tuple(args.atlas) if args.atlas else None,
+        "filters": _filters(args),
     }
+
+
+def _filters(args: argparse.Namespace) -> Filters | None:
+    """Which files of a folder are meant, or None: all."""
+    from ..screening import Filters
+
+    labels, sessions = args.participant_label, args.session_label
+    if not (labels or sessions or args.bids_filter_file):
+        return None
+    return Filters.of(participants=labels, sessions=sessions, file=args.bids_filter_file)
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .config import DEFAULT_OUTPUTS, OUTPUTS, Config
+from .filters import Filters
 from .people import People, open_people
 from .results import Results, Summary, open_results
 from .run import Run, merge_run, prepare, run
@@ -12,6 +13,7 @@ __all__ = [
     "DEFAULT_OUTPUTS",
     "OUTPUTS",
     "Config",
+    "Filters",
     "People",
     "Resources",
     "Results",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,23 +68,35 @@ def decode(data: bytes) -> Any:
 
 def write_joined(path: Path, parts: Iterable[Any]) -> None:
     """Write tables of equal columns, one at least, as one file in constant memory."""
-    pa, pq = import_pyarrow()
-    waiting: list[Any] = []
-    n_waiting = 0
+    _, pq = import_pyarrow()
     with atomic_file(path) as file:
         writer = None
-        for part in parts:
-            writer = writer or pq.ParquetWriter(file, part.schema, compression="zstd")
-            waiting.append(part)
-            n_waiting += len(part)
-            while n_waiting >= ROWS_OF_GROUP:
-                joined = pa.concat_tables(waiting).combine_chunks()
-                writer.write_table(joined.slice(0, ROWS_OF_GROUP), row_group_size=ROWS_OF_GROUP)
-                waiting = [joined.slice(ROWS_OF_GROUP)]
-                n_waiting -= ROWS_OF_GROUP
+        try:
+            for group in _groups(parts):
+                writer = writer or pq.ParquetWriter(file, group.schema, compression="zstd")
+                writer.write_table(group, row_group_size=ROWS_OF_GROUP)
+        except BaseException:
+            if writer is not None:
+                writer.is_open = False  # or its destructor writes into the file that is gone
+            raise
         assert writer is not None
-        writer.write_table(pa.concat_tables(waiting).combine_chunks())
         writer.close()
+
+
+def _groups(parts: Iterable[Any]) -> Iterator[Any]:
+    """The rows of all parts in tables of ``ROWS_OF_GROUP``, one at least."""
+    pa, _ = import_pyarrow()
+    waiting: list[Any] = []
+    n_waiting = 0
+    for part in parts:
+        waiting.append(part)
+        n_waiting += len(part)
+        if n_waiting >= ROWS_OF_GROUP:
+            joined = pa.concat_tables(waiting).combine_chunks()
+            n_waiting %= ROWS_OF_GROUP
+            yield joined.slice(0, len(joined) - n_waiting)
+            waiting = [joined.slice(len(joined) - n_waiting)]
+    yield pa.concat_tables(waiting).combine_chunks()
 
 
 def import_pyarrow() -> tuple[Any, Any]:

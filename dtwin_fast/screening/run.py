@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cohort_files import COHORT_FILE
 from ..connectome import Connectomes
 from ..errors import DTwinInputError
 from ..files import as_path
@@ -27,9 +28,11 @@ from ..provenance import package_version
 from ..twin import CHUNK_BYTES, Twin
 from ..twin_files import load
 from ..weights import count_weights
+from .array_files import is_array
 from .arrays import import_zarr, layouts
 from .config import Config
 from .engines import ENGINES
+from .index import IndexProgress
 from .lock import Shard, locked, refuse_locked
 from .manifest import Done, Manifest, RunFolder, missing_shards, open_manifest
 from .parquet import import_pyarrow
@@ -101,9 +104,11 @@ def prepare(
     shard_size: int | None = None,
     mem_mb: int | None = None,
     resources: Resources | None = None,
+    dry: bool = False,
+    progress: IndexProgress | None = None,
     **settings: Any,
 ) -> Run:
-    """Look at everything that a run needs; nothing is written.
+    """Look at everything that a run needs; nothing is written but the index of a folder.
 
     Args:
         model: a model folder.
@@ -115,6 +120,8 @@ def prepare(
         shard_size: people of a shard; None: what takes a second or two.
         mem_mb: memory in MiB that shards are made small enough for; None: no limit.
         resources: what may be used.
+        dry: the index is not written either.
+        progress: told the number of files found while a folder is indexed.
         settings: of :meth:`Config.of_twin`.
 
     Raises:
@@ -128,7 +135,11 @@ def prepare(
     _check_folder(folder, resume or part is not None, part)
     twin = load(model)
     config = Config.of_twin(twin, **settings)
-    opened = open_people(**people)
+    if not dry and _is_indexed(people["path"]):
+        # Everybody who takes part in the run reads it, and nobody lists the folder again.
+        folder.state.mkdir(parents=True, exist_ok=True)
+        people = {**people, "index_cache": folder.state / "index.parquet"}
+    opened = open_people(**people, progress=progress)
     twin.prepare(_nobody_of(opened))  # regions of another atlas are refused now
     bids_labels(tuple(opened.subjects))
     size = _shard_size(twin, config, opened.n_regions, resources, shard_size, mem_mb)
@@ -333,6 +344,13 @@ def _log(
             say("stopped", error=getattr(error, "code", None) or type(error).__name__)
             raise
         say("end")
+
+
+def _is_indexed(path: str | Path) -> bool:
+    """Whether it is a folder of one-subject files, not an array or a cohort folder."""
+    source = as_path(path, field="path")
+    is_folder = os.path.isdir(source)  # noqa: PTH112 - Path.is_dir raises on long names
+    return is_folder and not is_array(source) and not (source / COHORT_FILE).is_file()
 
 
 def _check_folder(folder: RunFolder, may_join: bool, part: Shard | None) -> None:
