@@ -47,7 +47,7 @@ def check_unchanged(path: Path, seen: Stamp) -> None:
 
 @contextmanager
 def reading(path: Path, seen: Stamp) -> Iterator[int]:
-    """A file descriptor; the file is looked at when all is read, so that no other content is used.
+    """A descriptor of the file that was seen, and still is when all has been read.
 
     Raises:
         DTwinInputError: another file (code ``input_changed``), or a disk that fails
@@ -59,8 +59,9 @@ def reading(path: Path, seen: Stamp) -> Iterator[int]:
     except OSError as error:
         raise input_changed(path, type(error).__name__) from error
     try:
+        _check_descriptor(path, file, seen)
         yield file
-        now = stamp_of(os.fstat(file))
+        _check_descriptor(path, file, seen)
     except OSError as error:
         raise DTwinInputError(
             "unreadable",
@@ -71,7 +72,10 @@ def reading(path: Path, seen: Stamp) -> Iterator[int]:
         ) from error
     finally:
         os.close(file)
-    if now != seen:
+
+
+def _check_descriptor(path: Path, file: int, seen: Stamp) -> None:
+    if stamp_of(os.fstat(file)) != seen:
         raise input_changed(path, "another size or time of change")
 
 

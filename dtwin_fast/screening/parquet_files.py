@@ -178,7 +178,8 @@ class ParquetRows:
                 words = chunk.dictionary.to_pylist() if is_coded else ()
                 if any(len(word) > MAX_NAME_CHARS for word in words):
                     raise self._column_error(column, f"at most {MAX_NAME_CHARS} characters", "more")
-            return tuple(str(name) for chunk in chunks for name in chunk.to_pylist())
+            names = [name for chunk in chunks for name in chunk.to_pylist()]
+        return tuple("" if name is None else str(name) for name in names)
 
     def _column_error(self, column: str, wanted: str, got: str) -> DTwinInputError:
         return DTwinInputError(
