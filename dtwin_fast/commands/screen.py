@@ -44,7 +44,7 @@ SBATCH_TASKS, SBATCH_CORES = 16, 4
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     from ..interventions import EDIT_FORMS, TARGETS
-    from ..screening import DEFAULT_OUTPUTS, OUTPUTS
+    from ..screening import DEFAULT_OUTPUTS, ENGINES, OUTPUTS
 
     parser.usage = USAGE
     parser.add_argument(
@@ -109,7 +109,20 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=integer(1, 1024),
         default=1,
         metavar="N",
-        help="processes, which share the cores (default 1, which uses all cores too)",
+        help="processes, which share the cores (default 1, which uses all cores too); of a Ray "
+        "cluster, actors on all nodes together",
+    )
+    how.add_argument(
+        "--engine",
+        choices=tuple(ENGINES),
+        default="local",
+        help="local (default): this machine; ray: the nodes of a Ray cluster, of which one is "
+        "started on this machine if no address is given",
+    )
+    how.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="HOST:PORT of a Ray cluster, or auto: the one that runs here",
     )
     how.add_argument(
         "--mem-mb",
@@ -156,6 +169,8 @@ def run(args: argparse.Namespace) -> int:
 
     start = time.monotonic()
     model, source, out, level = _places(args)
+    if args.ray_address is not None and args.engine != "ray":
+        raise _argument("--ray-address", "only Ray has an address", "--engine ray", args.engine)
     if args.sbatch:
         print(_sbatch(args), end="")
         return 0
@@ -170,7 +185,7 @@ def run(args: argparse.Namespace) -> int:
             part=args.shard,
             shard_size=args.shard_size,
             mem_mb=args.mem_mb,
-            resources=Resources(args.nprocs),
+            resources=Resources(args.nprocs, args.ray_address),
             dry=args.dry_run,
             progress=indexing,
             tasks=args.task,
@@ -186,7 +201,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(plan) if args.json else "\n".join(_plan_lines(plan)))
         return 0
     with Progress("screen", "people") as progress:
-        summary = run_shards(prepared, progress=progress)
+        summary = run_shards(prepared, engine=args.engine, progress=progress)
     return _report(args, summary, out, start)
 
 

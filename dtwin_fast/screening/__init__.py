@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .config import DEFAULT_OUTPUTS, OUTPUTS, Config
+from .engines import ENGINES
 from .filters import Filters
 from .people import People, open_people
 from .results import Results, Summary, open_results
@@ -11,6 +12,7 @@ from .worker import Resources
 
 __all__ = [
     "DEFAULT_OUTPUTS",
+    "ENGINES",
     "OUTPUTS",
     "Config",
     "Filters",

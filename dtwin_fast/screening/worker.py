@@ -62,9 +62,11 @@ class Resources:
 
     Attributes:
         nprocs: processes that do shards, each with its share of the cores.
+        ray_address: of a Ray cluster; None: the engine ``ray`` starts one on this machine.
     """
 
     nprocs: int = 1
+    ray_address: str | None = None
 
 
 class Worker:

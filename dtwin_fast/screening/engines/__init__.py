@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from ..worker import Job, Resources, Worker
-from . import local
+from . import local, ray
 
 Engine = Callable[[Job, Worker, Sequence[int], Resources], Iterator[int]]
 """(job, a worker of this process, shards to do, what may be used) -> each shard when it is done.
@@ -13,5 +13,5 @@ Engine = Callable[[Job, Worker, Sequence[int], Resources], Iterator[int]]
 Closing the iterator stops all work: shards that were begun are done then, or not done at all.
 """
 
-ENGINES: dict[str, Engine] = {"local": local.run}
+ENGINES: dict[str, Engine] = {"local": local.run, "ray": ray.run}
 """Name -> engine."""
