@@ -41,9 +41,9 @@ def growth(call: Callable[[], Any]) -> int:
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)  # what the allocator keeps would hide what the call takes
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = status("VmRSS")
     call()
-    return max(0, _status("VmHWM") - before)
+    return max(0, status("VmHWM") - before)
 
 
 def available_bytes() -> int:
@@ -51,7 +51,8 @@ def available_bytes() -> int:
     return _field(Path("/proc/meminfo"), "MemAvailable")
 
 
-def _status(name: str) -> int:
+def status(name: str) -> int:
+    """Bytes of a field of this process, such as VmHWM: its largest resident set so far."""
     return _field(Path("/proc/self/status"), name)
 
 

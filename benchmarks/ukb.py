@@ -66,7 +66,7 @@ def run_ukb(
         if not error <= MAX_REL_ERR["float32"]:
             reason = f"relative error {error:.2e} of the contrasts: not timed"
             return [], [who | {"refused": True, "reason": reason}]
-        disk_s = min(_read_through(path, spec.n_edges) for _ in range(PASSES))
+        disk_s = min(read_through(path, spec.n_edges) for _ in range(PASSES))
         say(f"{CASE}: timing")
         passes: list[dict[str, float]] = []
 
@@ -142,10 +142,11 @@ def hyper_flop(spec: TwinSpec) -> float:
     return float(sum(2 * n_in * n_out for n_in, n_out in layer_sizes(spec)))
 
 
-def write_edges(path: Path, n_subjects: int, n_edges: int) -> None:
+def write_edges(path: Path, n_subjects: int, n_edges: int, header: bytes = b"") -> None:
     """(S,E) float32 Pearson r, CHUNK subjects at a time, on the disk when it returns."""
     rng = np.random.default_rng(1)  # not the twin's, or edges would be its weights
     with path.open("wb") as file:
+        file.write(header)
         for start in range(0, n_subjects, CHUNK):
             shape = (min(CHUNK, n_subjects - start), n_edges)
             file.write(np.tanh(0.3 * rng.standard_normal(shape, dtype=np.float32)).tobytes())
@@ -180,7 +181,7 @@ def _fill(file: Any, view: memoryview) -> int:
     return filled
 
 
-def _read_through(path: Path, n_edges: int) -> float:
+def read_through(path: Path, n_edges: int) -> float:
     """Seconds of reading the file as the stream does, and nothing else."""
     start = time.perf_counter()
     for _ in read_chunks(path, CHUNK, n_edges):
@@ -207,6 +208,17 @@ def _contrasts(
     return outputs[..., twin.spec.n_actions :]
 
 
+def expect_contrasts(
+    twin: Twin, edges: Float32, inputs: Float32, projection: Float32
+) -> npt.NDArray[Any]:
+    """(S,B,K,regions) contrasts by a float64 hypernetwork and rollout."""
+    h = np.arctanh(edges.astype(np.float64))
+    for i, layer in enumerate(twin.layers):
+        h = (mish(h) if i else h) @ layer.weight.T.astype(np.float64) + layer.bias
+    weights = RNNWeights.from_flat(h, twin.spec)
+    return _contrasts(twin, weights, inputs, projection, backend="reference", precision="float64")
+
+
 def _stream(twin: Twin, path: Path, inputs: Float32, projection: Float32) -> dict[str, float]:
     """Seconds of one pass, by what they went into."""
     spent = {"read": 0.0, "personalize": 0.0, "rollout": 0.0}
@@ -229,13 +241,9 @@ def _stream(twin: Twin, path: Path, inputs: Float32, projection: Float32) -> dic
 
 
 def _rel_err(twin: Twin, edges: Float32, inputs: Float32, projection: Float32) -> float:
-    """Of contrasts against a float64 hypernetwork and rollout."""
+    """Of contrasts against those in float64."""
     found = _contrasts(twin, twin.personalize(edges), inputs, projection, backend="cpu")
-    h = np.arctanh(edges.astype(np.float64))
-    for i, layer in enumerate(twin.layers):
-        h = (mish(h) if i else h) @ layer.weight.T.astype(np.float64) + layer.bias
-    weights = RNNWeights.from_flat(h, twin.spec)
-    wanted = _contrasts(twin, weights, inputs, projection, backend="reference", precision="float64")
+    wanted = expect_contrasts(twin, edges, inputs, projection)
     error: float = np.abs(found - wanted).max() / np.abs(wanted).max()
     return float(error)
 
