@@ -2,10 +2,10 @@
  *
  * dtwin_rollout() rolls S subjects' RNNs over their inputs, dtwin_rollout_vjp() computes the
  * gradients of that; dtwin_affine() and dtwin_affine_vjp() are a layer of the hypernetwork that
- * generates their weights. Letters: S subjects, B sequences per subject, T steps, I inputs, H
- * hidden units, G gates (rnn 1, gru 3, lstm 4), O outputs, K rows of a time projection. Arrays are
- * dense and row-major in their last axes; square matrices are (to, from); gates are in torch's
- * order (gru r,z,n; lstm i,f,g,o).
+ * generates their weights; dtwin_model_load() and what follows it use a trained model. Letters: S
+ * subjects, B sequences per subject, T steps, I inputs, H hidden units, G gates (rnn 1, gru 3, lstm
+ * 4), O outputs, K rows of a time projection. Arrays are dense and row-major in their last axes;
+ * square matrices are (to, from); gates are in torch's order (gru r,z,n; lstm i,f,g,o).
  *
  * A rollout has the same bits for any number of threads, any grouping of subjects and
  * sequences into calls, and any cut of T into calls that pass h_final on as h0. Gradients have
@@ -56,8 +56,14 @@ typedef enum dtwin_status {
     DTWIN_ERROR_OVERLAP = 12,  /* a result shares memory with another array */
     DTWIN_ERROR_WEIGHTS = 13,  /* weights is not a dtwin_weights, or does not go with dtype */
     /* From the functions of dtwin_cuda.h; dtwin_cuda_message() says more. */
-    DTWIN_ERROR_CUDA = 14,       /* there is no GPU that can run, or it failed */
-    DTWIN_ERROR_UNSUPPORTED = 15 /* the GPU cannot run these sizes or this dtype */
+    DTWIN_ERROR_CUDA = 14,        /* there is no GPU that can run, or it failed */
+    DTWIN_ERROR_UNSUPPORTED = 15, /* the GPU cannot run these sizes or this dtype */
+    /* From the functions dtwin_model_...; dtwin_model_message() says more. */
+    DTWIN_ERROR_MODEL = 16,  /* not a model folder, or one that cannot be used */
+    DTWIN_ERROR_EDGES = 17,  /* a subject's edges are no connectome of this model */
+    DTWIN_ERROR_TASK = 18,   /* not a task of this model, or one named twice */
+    DTWIN_ERROR_CHOICE = 19, /* a value that is not of its enumeration */
+    DTWIN_ERROR_HEAD = 20    /* this model's head has no gradients of behaviour */
 } dtwin_status;
 
 #define DTWIN_MAX_THREADS 1024
@@ -167,6 +173,148 @@ DTWIN_API int dtwin_affine(const dtwin_affine_params* params);
 
 /* The way back, y = x w. */
 DTWIN_API int dtwin_affine_vjp(const dtwin_affine_params* params);
+
+/* Models ------------------------------------------------------------------------------------
+ *
+ * A model folder (model.safetensors and config.json, as dtwin_fast's `dtwin train` and Twin.save
+ * write it) turns a subject's connectome into the weights of an RNN of their own, and runs that
+ * through tasks. More letters: R regions, E = R(R-1)/2 edges, P weights of a subject, N trials,
+ * A actions, V volumes, Q BOLD regions. Arrays are dense float32, subjects first. Trials, volumes
+ * and contrasts of several tasks follow each other in the order in which the tasks are named.
+ *
+ * A subject's results have the same bits whoever stands beside them, for any number of threads
+ * and any max_bytes. Models do not change: any number of threads may use one at once. The
+ * functions return a dtwin_status. They check everything that they are given before they compute,
+ * and write nothing where that fails; after DTWIN_ERROR_MEMORY results are unfinished. */
+
+typedef struct dtwin_model dtwin_model;
+
+typedef enum dtwin_unit { DTWIN_PEARSON_R = 0, DTWIN_FISHER_Z = 1 } dtwin_unit;
+
+/* What to do with a subject who lacks regions (NaN on all their edges): refuse the call, let the
+ * missing edges add nothing and scale the others by E / E present, or take the training cohort's
+ * mean for them. */
+typedef enum dtwin_missing {
+    DTWIN_MISSING_REJECT = 0,
+    DTWIN_MISSING_MASK = 1,
+    DTWIN_MISSING_IMPUTE = 2
+} dtwin_missing;
+
+/* How actions are read: competing risks at each step, or the highest of independent peaks. */
+typedef enum dtwin_head { DTWIN_HAZARD = 0, DTWIN_SIGMOID = 1 } dtwin_head;
+
+/* Load a model folder: DTWIN_ERROR_MODEL says that it is none, is damaged (its SHA-256 is
+ * checked), or is of another version. Files are read once, must be regular files of the folder
+ * itself (no symbolic links), and nothing is allocated that they are too small to fill. `*model`
+ * is NULL on an error, and otherwise for dtwin_model_free(), which takes NULL too. */
+DTWIN_API int dtwin_model_load(const char* folder, dtwin_model** model);
+DTWIN_API void dtwin_model_free(dtwin_model* model);
+
+/* What the last failed dtwin_model_ call of this thread was about: what is wrong, what was wanted,
+ * what was found, and the way out. Never NULL; it stays until this thread's next such failure. */
+DTWIN_API const char* dtwin_model_message(void);
+
+/* Set struct_size = sizeof(dtwin_model_sizes); the rest is filled in. */
+typedef struct dtwin_model_sizes {
+    uint32_t struct_size;
+    int32_t cell;           /* dtwin_cell */
+    int32_t head;           /* dtwin_head */
+    int64_t n_regions;      /* R */
+    int64_t n_edges;        /* E */
+    int64_t n_hidden;       /* H */
+    int64_t n_inputs;       /* I */
+    int64_t n_outputs;      /* O = A + Q */
+    int64_t n_actions;      /* A */
+    int64_t n_bold_regions; /* Q */
+    int64_t n_weights;      /* P */
+    int64_t n_tasks;
+    double dt_s; /* a step, in seconds */
+    double tr_s; /* a volume, in seconds */
+} dtwin_model_sizes;
+DTWIN_API int dtwin_model_get_sizes(const dtwin_model* model, dtwin_model_sizes* sizes);
+
+/* The same of the model's task number `task`, from 0. */
+typedef struct dtwin_task_sizes {
+    uint32_t struct_size;
+    int64_t n_steps;     /* T */
+    int64_t n_trials;    /* N */
+    int64_t n_volumes;   /* V */
+    int64_t n_contrasts; /* K */
+} dtwin_task_sizes;
+DTWIN_API int dtwin_model_get_task_sizes(const dtwin_model* model, int64_t task,
+                                         dtwin_task_sizes* sizes);
+
+/* Names in UTF-8, which belong to the model; NULL where there is no such number. The SHA-256 is
+ * that of the weights file. */
+DTWIN_API const char* dtwin_model_region(const dtwin_model* model, int64_t region);
+DTWIN_API const char* dtwin_model_bold_region(const dtwin_model* model, int64_t region);
+DTWIN_API const char* dtwin_model_task(const dtwin_model* model, int64_t task);
+DTWIN_API const char* dtwin_model_contrast(const dtwin_model* model, int64_t task,
+                                           int64_t contrast);
+DTWIN_API const char* dtwin_model_sha256(const dtwin_model* model);
+
+/* Who a call is about. Zero it, set struct_size = sizeof(dtwin_people), fill in the rest. */
+typedef struct dtwin_people {
+    uint32_t struct_size;
+    int32_t n_threads;  /* 0 = one per hardware thread */
+    int32_t unit;       /* dtwin_unit of `edges` */
+    int32_t missing;    /* dtwin_missing */
+    int64_t n_subjects; /* S >= 0; with 0 nothing is read or written */
+    int64_t max_bytes;  /* of weights and series in memory at once (one subject's at least); 0 =
+                           256 MiB */
+    const float* edges; /* [S, E] row-major upper triangles without the diagonal, regions in the
+                           order of dtwin_model_region() */
+} dtwin_people;
+
+/* The weights of each subject's RNN, [S, P]: w_ih, w_hh, b_ih, b_hh, w_out, b_out one after the
+ * other. dtwin_model_set_weights() points a rollout's parameters at them. */
+DTWIN_API int dtwin_model_personalize(const dtwin_model* model, const dtwin_people* people,
+                                      float* weights);
+
+/* Fill in cell, dtype, n_subjects, n_inputs, n_hidden, n_outputs, the pointers to weights and
+ * their strides of `params`, whose struct_size is set; the rest stays as it is. */
+DTWIN_API int dtwin_model_set_weights(const dtwin_model* model, const float* weights,
+                                      int64_t n_subjects, dtwin_rollout_params* params);
+
+/* The inputs of a rollout through tasks, [B, T, I]: a sequence for each, with T steps of the
+ * longest; shorter runs are padded at their end. n_tasks = 0 means all of the model's. */
+DTWIN_API int dtwin_model_encode(const dtwin_model* model, int64_t n_tasks,
+                                 const char* const* tasks, float* inputs);
+
+/* Zero it, set struct_size = sizeof(dtwin_predictions), fill in the rest. Results that are NULL
+ * are not wanted, and cost nothing. */
+typedef struct dtwin_predictions {
+    uint32_t struct_size;
+    int64_t n_tasks;          /* 0 = all of the model's */
+    const char* const* tasks; /* [n_tasks] names, none twice */
+    float* choice_prob;       /* [S, N, A] with DTWIN_HAZARD the rest to 1 is no response; with
+                                 DTWIN_SIGMOID they are shares */
+    float* rt_s;              /* [S, N] mean reaction time in seconds, given a response */
+    float* contrasts;         /* [S, K, Q]; alone they come without the series being made, by sums
+                                 in another order (the last digits differ) */
+    float* bold;              /* [S, V, Q] in SDs of the training cohort */
+    uint8_t* diverged;        /* [S] 1 where the rollout left the finite numbers, else 0 */
+} dtwin_predictions;
+DTWIN_API int dtwin_model_predict(const dtwin_model* model, const dtwin_people* people,
+                                  const dtwin_predictions* predictions);
+
+/* Zero it, set struct_size = sizeof(dtwin_edge_gradients), fill in the rest. Gradients of a loss
+ * with respect to predictions, NULL = zeros, in the shapes of dtwin_predictions. Those of
+ * behaviour need DTWIN_HAZARD. */
+typedef struct dtwin_edge_gradients {
+    uint32_t struct_size;
+    int64_t n_tasks;
+    const char* const* tasks;
+    const float* d_choice_prob;
+    const float* d_rt_s;
+    const float* d_contrasts;
+    const float* d_bold;
+    float* d_edges; /* [S, E] the loss's gradients, in the unit of the edges. An edge is one number:
+                       both halves of a matrix move with it. 0 at missing regions and where |r| is
+                       beyond 1 - 1e-6, which is read as that. */
+} dtwin_edge_gradients;
+DTWIN_API int dtwin_model_vjp(const dtwin_model* model, const dtwin_people* people,
+                              const dtwin_edge_gradients* gradients);
 
 /* One sentence for a status; never NULL, never to be freed. */
 DTWIN_API const char* dtwin_strerror(int status);

@@ -279,6 +279,16 @@ const char* dtwin_strerror(int status) {
             return "the GPU cannot run these sizes or this dtype";
         case DTWIN_ERROR_OVERLAP:
             return "a result overlaps another array";
+        case DTWIN_ERROR_MODEL:
+            return "this model folder cannot be used";
+        case DTWIN_ERROR_EDGES:
+            return "a subject's edges are no connectome of this model";
+        case DTWIN_ERROR_TASK:
+            return "this is not a task of the model, or one named twice";
+        case DTWIN_ERROR_CHOICE:
+            return "unit or missing is not a value of its enumeration";
+        case DTWIN_ERROR_HEAD:
+            return "this model's head has no gradients of behaviour";
         default:
             return "unknown status";
     }
