@@ -139,11 +139,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     # Not path's name and more: that may already be as long as names can be.
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with naming(path):
+            with part.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -161,6 +162,18 @@ def sync_folder(folder: Path) -> None:
     """Bring a folder's entries to the disk: a rename is durable only then."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with naming(folder):
+            os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let the system's errors name ``path``: those of an open file name nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

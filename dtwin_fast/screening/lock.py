@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DTwinInputError
+from ..files import naming
 from .manifest import RunFolder
 
 Shard = tuple[int, int]
@@ -66,8 +67,9 @@ def _hold(held: contextlib.ExitStack, path: Path, kind: int, folder: RunFolder) 
             "pid": os.getpid(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(holder).encode(), 0)
+        with naming(path):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(holder).encode(), 0)
 
 
 def _refusal(folder: RunFolder, path: Path) -> DTwinInputError:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DTwinInputError
-from ..files import sync_folder, write_atomic
+from ..files import naming, sync_folder, write_atomic
 from .config import Config
 
 FORMAT = 1
@@ -153,10 +153,12 @@ def open_manifest(folder: RunFolder, wanted: Manifest) -> Manifest:
     if not folder.manifest.exists():
         # A link, unlike a rename, fails where somebody else was first.
         draft = folder.manifest.with_name(f".{secrets.token_hex(8)}.part")
-        write_atomic(draft, wanted.to_json())
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, folder.manifest)
-        draft.unlink()
+        try:
+            write_atomic(draft, wanted.to_json())
+            with contextlib.suppress(FileExistsError), naming(folder.manifest):
+                os.link(draft, folder.manifest)
+        finally:
+            draft.unlink(missing_ok=True)
         sync_folder(folder.state)
     found = Manifest.read(folder)
     for code, what, here, there in (

@@ -19,7 +19,7 @@ import numpy as np
 from ..cohort_files import COHORT_FILE
 from ..connectome import Connectomes
 from ..errors import DTwinInputError
-from ..files import as_path
+from ..files import as_path, naming
 from ..hypernetwork import BLOCK_SUBJECTS, count_parameters
 from ..interventions.gradients import STATES_BYTES
 from ..interventions.search import N_STEPS
@@ -182,8 +182,9 @@ def run(prepared: Run, *, engine: str = "local", progress: Progress | None = Non
     with locked(folder, part):
         if part is None:
             folder.sweep()
-        folder.make(list(layouts(prepared.twin, job.manifest.config)))
+        # The manifest comes first: without one nobody would go on with a folder of other files.
         job = replace(job, manifest=open_manifest(folder, job.manifest))
+        folder.make(list(layouts(prepared.twin, job.manifest.config)))
         to_do = _to_do(folder, job.manifest, part)
         with _log(folder, job, part, engine) as say:
             _work(prepared, job, to_do, engine, say, progress)
@@ -329,21 +330,25 @@ def _log(
     stamp = time.strftime("%Y%m%dT%H%M%S")
     path = folder.logs / f"{stamp}-{socket.gethostname()}-{os.getpid()}.jsonl"
     start = time.monotonic()
-    with path.open("a", buffering=1) as file:
+    file = path.open("a", buffering=1)
 
-        def say(event: str, **values: Any) -> None:
-            line = {"s": round(time.monotonic() - start, 3), "event": event, **values}
+    def say(event: str, **values: Any) -> None:
+        line = {"s": round(time.monotonic() - start, 3), "event": event, **values}
+        with naming(path):
             file.write(json.dumps(line) + "\n")
 
+    try:
         say("start", dtwin_fast=job.manifest.version, engine=engine, part=part,
             shards=job.manifest.n_shards, shard_size=job.manifest.shard_size)  # fmt: skip
-        try:
-            yield say
-        except BaseException as error:
-            # Not its text, which may name a person.
-            say("stopped", error=getattr(error, "code", None) or type(error).__name__)
-            raise
+        yield say
         say("end")
+    except BaseException as error:
+        # Not its text, which may name a person.
+        say("stopped", error=getattr(error, "code", None) or type(error).__name__)
+        raise
+    finally:
+        with naming(path):
+            file.close()
 
 
 def _is_indexed(path: str | Path) -> bool:
