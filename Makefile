@@ -38,10 +38,10 @@ check: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	$(BIN)/mypy
-	# benchmarks/ and kernels/ are parts of the package: checked where they install to.
+	# benchmarks/, export/ and kernels/ are parts of the package: checked where they install to.
 	rm -rf $(TYPED) && mkdir -p $(TYPED)
-	ln -s $(CURDIR)/dtwin_fast/* $(CURDIR)/benchmarks $(CURDIR)/kernels $(TYPED)
-	cd $(TYPED)/.. && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p dtwin_fast.benchmarks -p dtwin_fast.kernels
+	ln -s $(CURDIR)/dtwin_fast/* $(CURDIR)/benchmarks $(CURDIR)/export $(CURDIR)/kernels $(TYPED)
+	cd $(TYPED)/.. && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p dtwin_fast.benchmarks -p dtwin_fast.export -p dtwin_fast.kernels
 	$(BIN)/lint-imports
 
 format: $(VENV)/.dev  ## rewrite the sources in the project's format

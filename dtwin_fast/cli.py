@@ -16,6 +16,7 @@ from .commands import (
     demo,
     doctor,
     evaluate,
+    export,
     intervene,
     predict,
     report,
@@ -24,7 +25,7 @@ from .commands import (
     study,
     train,
 )
-from .errors import DTwinError, DTwinInputError
+from .errors import DTwinError, DTwinInputError, VerificationError
 from .provenance import package_version
 
 COMMANDS = {
@@ -36,6 +37,7 @@ COMMANDS = {
     "screen": (screen, "predict a cohort of any size in shards, which can be stopped and shared"),
     "evaluate": (evaluate, "score a twin beside floors, ceilings and nulls"),
     "intervene": (intervene, "move a target of people in silico, with controls"),
+    "export": (export, "write a twin as verified ONNX files for other runtimes"),
     "report": (report, "write pages of results, one of the cohort and one of each person"),
     "study": (study, "results on data sets of real people"),
     "bench": (bench, "time the engine beside torch, JAX and ONNX Runtime"),
@@ -90,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except DTwinInputError as error:
         return _fail(error, EXIT_USAGE if error.code in USAGE_CODES else EXIT_UNREADABLE)
+    except VerificationError as error:
+        return _fail(error, EXIT_INTERNAL)
     except DTwinError as error:
         return _fail(error, EXIT_USAGE)
     except BrokenPipeError:

@@ -79,12 +79,20 @@ class BackendFailedError(DTwinError, RuntimeError):
     """A backend that can run here failed on the way, e.g. a GPU; nothing else was tried instead."""
 
 
+class VerificationError(DTwinError, RuntimeError):
+    """A model that was exported does not compute what the engine does; nothing was written."""
+
+
 class MissingExtraError(DTwinError, ImportError):
     """An optional package is needed; the message names the extra to install."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         self.package = package
         self.extra = extra
+        self.purpose = purpose
         super().__init__(
             f"{purpose} needs the package {package}: pip install 'dtwin_fast[{extra}]'"
         )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.package, self.extra, self.purpose))

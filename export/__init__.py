@@ -1,4 +1,12 @@
-"""Export to other runtimes; installs as ``dtwin_fast.export``. No exporter is here yet."""
+"""A trained twin for other runtimes; installs as ``dtwin_fast.export``.
+
+:func:`export_onnx` writes one ONNX file, after it has been verified against the engine. onnx and
+onnxruntime are imported where they are first needed.
+"""
 
 # A relative import fails loudly where the folder is imported as a top-level package.
-from .. import spec as spec
+from .to_onnx import PARTS, build
+from .verify import Verification, verify
+from .write import export_onnx
+
+__all__ = ["PARTS", "Verification", "build", "export_onnx", "verify"]

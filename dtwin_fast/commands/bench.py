@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any
 
 from ..benchmarks.cases import CASES
 from ..benchmarks.peers import DEFAULT_PEERS, PEERS
-from ..errors import DTwinInputError, MissingExtraError
+from ..errors import MissingExtraError
 from ..prediction_files import write_json
-from .options import integer
+from .options import check_writable, integer
 
 UKB = "ukb"
 EXIT_REFUSED = 1
@@ -67,7 +66,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the cases; the file is written anew after each of them."""
-    _check_writable(args.json)
+    if args.json not in (None, "-"):
+        check_writable(Path(args.json))
     if importlib.util.find_spec("torch") is None:
         raise MissingExtraError("torch", "bench", "dtwin bench")
     from ..benchmarks.limits import Limits
@@ -122,22 +122,6 @@ def _names(known: Sequence[str]) -> Callable[[str], list[str]]:
         return list(dict.fromkeys(names))
 
     return parse
-
-
-def _check_writable(file: str | None) -> None:
-    """Find out before minutes of work, not after."""
-    if file in (None, "-"):
-        return
-    folder = Path(file).parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(file).is_dir():
-        raise DTwinInputError(
-            "out_unwritable",
-            "this file cannot be written",
-            field=file,
-            wanted="a file in a folder that is there",
-            got="no such folder, no permission, or a folder",
-            fix="Name a file that you may write",
-        )
 
 
 def _say(text: str) -> None:

@@ -94,6 +94,24 @@ def show_step(progress: Progress, step: TrainStep) -> None:
     progress(step.step, step.n_steps, note)
 
 
+def check_writable(file: Path) -> None:
+    """Find out before minutes of work, not after.
+
+    Raises:
+        DTwinInputError: no file can be written there (code ``out_unwritable``).
+    """
+    folder = file.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or file.is_dir():
+        raise DTwinInputError(
+            "out_unwritable",
+            "this file cannot be written",
+            field=str(file),
+            wanted="a file in a folder that is there",
+            got="no such folder, no permission, or a folder",
+            fix="Name a file that you may write",
+        )
+
+
 @contextlib.contextmanager
 def output_folder(folder: Path, *, may_hold: str | None = None) -> Iterator[None]:
     """Make the folder before the work begins, and take it away again if nothing came of it.
