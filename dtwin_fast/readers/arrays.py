@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..connectome import Connectomes
+from ..connectome_checks import batch_shape
 from ..errors import DTwinInputError
 from ..files import check_expansion, check_regular_file
 from .request import Request, parsing, size_error, subject_of
@@ -28,17 +29,18 @@ def read_npy(path: Path, request: Request) -> Connectomes:
     size = check_regular_file(path, field=path.name)
     with parsing(path), path.open("rb") as file:
         array = _read_array(path, file, size, kinds="fiu")
-    return request.connectomes(path, array, subjects=only_subject(path, array.shape))
+    return request.connectomes(path, array, subjects=_only_subject(path, array, request.regions))
 
 
 def read_npz(path: Path, request: Request) -> Connectomes:
     """Connectomes of one ``.npz`` file, with optional text arrays ``regions``, ``subjects``."""
     array, names = load_npz(path)
+    regions = names.get("regions")
     return request.connectomes(
         path,
         array,
-        regions=names.get("regions"),
-        subjects=only_subject(path, array.shape),
+        regions=regions,
+        subjects=_only_subject(path, array, regions or request.regions),
         ids=names.get("subjects"),
     )
 
@@ -62,11 +64,12 @@ def load_npz(path: Path) -> tuple[npt.NDArray[Any], dict[str, tuple[str, ...]]]:
     return array, names
 
 
-def only_subject(path: Path, shape: tuple[int, ...]) -> tuple[str, ...] | None:
+def _only_subject(
+    path: Path, array: npt.NDArray[Any], regions: tuple[str, ...] | None
+) -> tuple[str, ...] | None:
     """The file's own subject when its array holds one connectome."""
-    is_one = len(shape) == 1 or shape[0] == 1
-    is_one = is_one or (len(shape) == 2 and shape[0] == shape[1])
-    return (subject_of(path),) if is_one else None
+    shape, _ = batch_shape(array.shape, regions, field=path.name)
+    return (subject_of(path),) if shape[0] == 1 else None
 
 
 def _read_array(path: Path, file: IO[bytes], n_bytes: int, *, kinds: str) -> npt.NDArray[Any]:

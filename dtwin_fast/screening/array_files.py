@@ -25,8 +25,8 @@ from ..connectome_checks import (
 from ..errors import DTwinInputError
 from ..files import check_regular_file
 from ..readers import request_of
-from ..readers.arrays import load_npz, only_subject, read_layout
-from ..readers.request import Request, match_subjects, parsing
+from ..readers.arrays import load_npz, read_layout
+from ..readers.request import Request, match_subjects, parsing, subject_of
 from .input_checks import (
     RowArrays,
     check_range,
@@ -42,8 +42,8 @@ MAX_PEOPLE = 2_000_000
 """Most people of one input; their names are kept in memory."""
 MAX_READ_BYTES = 2**30
 """Linux reads no more than 2 GiB at once."""
-N_LAYOUT_ROWS = 16
-"""People looked at when a cohort is opened, to see whether its edges hold the diagonal."""
+SAMPLE_BYTES = 4 * 2**20
+"""Looked at when a cohort is opened, to see whether its edges include the diagonal."""
 
 
 class Rows(Protocol):
@@ -99,10 +99,8 @@ class ArrayPeople:
                 fix="Give the cohort in parts",
             )
         # Once for all ranges: what a person's data mean must not depend on a range's ends.
-        first = self._read_rows(0, min(N_LAYOUT_ROWS, self._shape[0]))
-        sample = [row for row in first if row.shape == self._shape[1:]]
-        check_layout(np.array(sample), self._n_row_regions, self._row_regions, field=field)
-        self.subjects = _names(rows, self._shape, request)
+        check_layout(self._sample(), self._n_row_regions, self._row_regions, field=field)
+        self.subjects = _names(rows, self._shape[0], request)
         self.regions = self._row_regions if self._wanted is None else self._wanted
         self.n_regions = self._n_row_regions if self.regions is None else len(self.regions)
         self.is_fisher_z = request.is_fisher_z
@@ -130,6 +128,16 @@ class ArrayPeople:
             field=self._field,
         )
         return made if self._wanted is None else made.align(self._wanted, bad_subjects="drop")
+
+    def _sample(self) -> npt.NDArray[Any]:
+        """The first few rows of edges; no matrices, as their shape alone is their layout."""
+        n_people, *shape = self._shape
+        if len(shape) == 2:
+            return np.empty((0, *shape))
+        row_bytes = prod(shape) * self._rows.dtype.itemsize
+        rows = self._read_rows(0, max(1, min(n_people, SAMPLE_BYTES // row_bytes)))
+        whole = [row for row in rows if row.shape == (*shape,)]
+        return np.array(whole or [np.full(shape, np.nan)])
 
     def _read_rows(self, start: int, stop: int) -> RowArrays:
         if self._shape == self._rows.shape:
@@ -243,9 +251,12 @@ def open_cohort(folder: Path) -> ArrayPeople:
     return open_array(path, request)
 
 
-def _names(rows: Rows, shape: tuple[int, ...], request: Request) -> tuple[str, ...]:
+def _names(rows: Rows, n_people: int, request: Request) -> tuple[str, ...]:
     """One name for each row: its own, the given name of the same subject, or a number."""
-    names = rows.ids or request.subjects or only_subject(rows.path, rows.shape)
-    if rows.ids and request.subjects:
-        names = match_subjects(rows.ids, request.subjects, field=rows.path.name)
-    return name_subjects(names, shape[0])
+    if rows.ids is None:
+        only = (subject_of(rows.path),) if n_people == 1 else None
+        return name_subjects(request.subjects or only, n_people)
+    names = name_subjects(rows.ids, n_people)
+    if request.subjects is None:
+        return names
+    return match_subjects(names, request.subjects, field=rows.path.name)

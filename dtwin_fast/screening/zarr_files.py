@@ -28,7 +28,7 @@ META_FILE = "zarr.json"
 MAX_META_BYTES = 64 * 2**20
 MAX_CHUNK_BYTES = 2**30
 """Largest decoded chunk; a range decodes all chunks that it touches."""
-MAX_CHUNKS = 1_000_000
+MAX_CHUNKS = 200_000
 COMPRESSORS = ("zstd", "blosc")
 """They say the decoded size in a chunk's first bytes; gzip only at the end, if truly."""
 FRAME_BYTES = 18
