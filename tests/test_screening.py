@@ -191,6 +191,21 @@ def test_rejected_people_have_a_reason_and_no_number_of_theirs(whole: Path) -> N
     assert "6.5" not in json.dumps(table)
 
 
+def test_an_input_in_another_unit_is_refused_without_its_numbers(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    people = inputs.some(tmp_path, list(range(9)))
+    edges = np.load(people.fc)
+    edges[5, 7], edges[8, 3] = 0.1, 1.234
+    np.save(people.fc, edges)
+    with pytest.raises(DTwinInputError) as caught:
+        people.screen(tmp_path / "out", shard_size=2)
+    error = caught.value
+    assert (error.code, error.subject) == ("fisher_z_as_r", "sub-008")
+    assert "1.23" not in str(error) + repr(error)
+    assert "1.23" not in "".join(log.read_text() for log in (tmp_path / "out/logs").iterdir())
+
+
 def test_everybody_may_be_rejected(inputs: Inputs, tmp_path: Path) -> None:
     bad = inputs.some(tmp_path, list(BAD))
     for outputs in (("behaviour", "contrasts", "range", "eigenvalue"), CONTRASTS):

@@ -38,9 +38,10 @@ from .manifest import Done, Manifest, RunFolder, missing_shards, open_manifest
 from .parquet import import_pyarrow
 from .people import People, open_people
 from .results import Summary, merge, summarise
+from .shard import no_numbers
 from .worker import AHEAD, Job, Resources, Worker, forbid_core_dumps
 
-SHARD_FLOP = 1e11
+SHARD_FLOP = 2e11
 """Of a shard, about: 1 to 2 s on two cores."""
 LEAST_PEOPLE, MOST_PEOPLE = 8, 4096
 """Of a shard, if the memory allows it."""
@@ -139,7 +140,8 @@ def prepare(
         # Everybody who takes part in the run reads it, and nobody lists the folder again.
         folder.state.mkdir(parents=True, exist_ok=True)
         people = {**people, "index_cache": folder.state / "index.parquet"}
-    opened = open_people(**people, progress=progress)
+    with no_numbers():
+        opened = open_people(**people, progress=progress)
     twin.prepare(_nobody_of(opened))  # regions of another atlas are refused now
     bids_labels(tuple(opened.subjects))
     size = _shard_size(twin, config, opened.n_regions, resources, shard_size, mem_mb)
