@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dtwin_fast.benchmarks import timing
-from dtwin_fast.benchmarks.screening import job, profile, report, suite, torch_job
+from dtwin_fast.benchmarks.screening import job, overheads, profile, report, suite, torch_job
 
 WORDS = ["--preset", "tiny", "--people", "9"]
 
@@ -26,8 +26,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "COMMANDS", suite.COMMANDS[-1:])
     monkeypatch.setattr(suite, "SMALL", "tiny")
     monkeypatch.setattr(suite, "SMALL_TIMES", 2)
-    monkeypatch.setattr(suite, "BARE_SHARDS", 3)
-    monkeypatch.setattr(suite, "INDEXED_FILES", 20)
+    monkeypatch.setattr(overheads, "BARE_SHARDS", 3)
+    monkeypatch.setattr(overheads, "INDEXED_FILES", 20)
+    monkeypatch.setattr(overheads, "PLANNED_PEOPLE", 1_000)
+    monkeypatch.setattr(overheads, "TABLES", 2)
     monkeypatch.setattr(timing, "MIN_REPEATS", 2)
 
 
@@ -67,8 +69,11 @@ def test_screenings_are_verified_and_compared(
     # 40 people have 280 numbers more than 5, and as many more names.
     more = commands[40, *job.OUTPUTS]["result_bytes"] - commands[5, *job.OUTPUTS]["result_bytes"]
     assert 4 * 8 * 35 < more < 20_000
-    assert results["bookkeeping"]["merge_s"] > 0
-    assert results["index"]["first_s"] > 0
+    found = results["overheads"]
+    assert found["bookkeeping"]["merge_s"] > 0
+    assert found["plan"]["peak_bytes"] > 2**24
+    assert found["index"]["first_s"] > 0
+    assert found["tables"]["person_s"] > 0
     printed = capsys.readouterr().out
     assert printed == report.as_markdown(results) + "\n"
     for words in ("| torch over dtwin |", "| 1,000,000 | 100 |", "5 to 40 people"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -133,9 +134,14 @@ def read_contrasts(out: Path) -> Float32:
 def write_people(path: Path, n_people: int, n_edges: int) -> None:
     """An .npy file of (N,E) float32 Pearson r, on the disk when it returns."""
     header = io.BytesIO()
-    layout = {"descr": "<f4", "fortran_order": False, "shape": (n_people, n_edges)}
-    np.lib.format.write_array_header_1_0(header, layout)
+    write_header(header, n_people, n_edges)
     ukb.write_edges(path, n_people, n_edges, header.getvalue())
+
+
+def write_header(file: BinaryIO, n_people: int, n_edges: int) -> None:
+    """The header of such a file."""
+    layout = {"descr": "<f4", "fortran_order": False, "shape": (n_people, n_edges)}
+    np.lib.format.write_array_header_1_0(file, layout)
 
 
 def forget(path: Path) -> None:

@@ -24,7 +24,7 @@ class Costs:
     Attributes:
         person: the cores of one machine for one person.
         start: of a process, once.
-        shard: its bookkeeping.
+        shard: its bookkeeping, which others' computation hides.
         merge: of a shard, on one machine, when all are done.
         shard_size: people.
         person_bytes: of input.
@@ -41,44 +41,45 @@ class Costs:
 
     @classmethod
     def of(cls, results: dict[str, Any]) -> Costs | None:
-        """Costs by the smallest and the largest cohort of one kind; None where there are no two."""
+        """Costs by the smallest and the largest cohort of one kind; None if not all is there."""
         runs = memory_runs(results)
-        if len(runs) < 2:
+        if len(runs) < 2 or "overheads" not in results:
             return None
         small, large = runs[0], runs[-1]
-        merge = results["bookkeeping"]["merge_s"]
+        merge = results["overheads"]["bookkeeping"]["merge_s"]
         size = results["shard_size"]
         slope = (large["wall_s"] - small["wall_s"]) / (large["people"] - small["people"])
         return cls(
             person=slope - merge / size,
             start=max(0.0, small["wall_s"] - slope * small["people"]),
-            shard=results["bookkeeping"]["shard_s"],
+            shard=results["overheads"]["bookkeeping"]["shard_s"],
             merge=merge,
             shard_size=size,
             person_bytes=small["input_bytes_per_s"] * small["wall_s"] / small["people"],
             disk=results["disk_bytes_per_s"],
         )
 
-    def shards(self, n_people: int) -> int:
-        """Of so many people."""
-        return -(-n_people // self.shard_size)
-
     def seconds(self, n_people: int, n_machines: int) -> float:
         """From the start to results."""
-        shards = -(-self.shards(n_people) // n_machines)
-        work = shards * self.shard_size * max(self.person, self.person_bytes / self.disk)
-        return self.start + work + self.shards(n_people) * self.merge
+        parts = self._parts(n_people, n_machines)
+        return parts.pop("start") + parts.pop("merge") + max(parts.values())
 
     def bound(self, n_people: int, n_machines: int) -> str:
         """The largest part of the time."""
-        shards = -(-self.shards(n_people) // n_machines)
-        parts = {
-            "cores": shards * self.shard_size * self.person,
-            "disk": shards * self.shard_size * self.person_bytes / self.disk,
-            "merge": self.shards(n_people) * self.merge,
+        parts = self._parts(n_people, n_machines)
+        return max(parts, key=lambda name: parts[name])
+
+    def _parts(self, n_people: int, n_machines: int) -> dict[str, float]:
+        """Seconds of each part; all but start and merge are at the same time."""
+        n_shards = -(-n_people // self.shard_size)
+        of_machine = -(-n_shards // n_machines)
+        return {
+            "cores": of_machine * self.shard_size * self.person,
+            "disk": of_machine * self.shard_size * self.person_bytes / self.disk,
+            "bookkeeping": of_machine * self.shard,
+            "merge": n_shards * self.merge,
             "start": self.start,
         }
-        return max(parts, key=lambda name: parts[name])
 
 
 def memory_runs(results: dict[str, Any]) -> list[Row]:
@@ -92,16 +93,17 @@ def memory_runs(results: dict[str, Any]) -> list[Row]:
 
 
 def as_markdown(results: dict[str, Any]) -> str:
-    """All tables."""
-    tables = (
-        _implementations(results),
-        _targets(results),
-        _commands(results),
-        _overheads(results),
-        _costs(results),
-        _profile(results),
-    )
-    return "\n\n".join(table for table in tables if table)
+    """All tables, with the titles that they have in docs/scaling.md."""
+    tables = {
+        "Beside its kernels and torch": _implementations(results),
+        "Targets": _targets(results),
+        "The command": _commands(results),
+        "Overheads": _overheads(results),
+        "Constants of the formula": _constants(results),
+        "Time for large cohorts": _cohorts(results),
+        "Where the time goes": _profile(results),
+    }
+    return "\n\n".join(f"## {title}\n\n{table}" for title, table in tables.items() if table)
 
 
 def _implementations(results: dict[str, Any]) -> str:
@@ -163,14 +165,23 @@ def _commands(results: dict[str, Any]) -> str:
 
 
 def _overheads(results: dict[str, Any]) -> str:
-    if "index" not in results:
+    if "overheads" not in results:
         return ""
-    book, index = results["bookkeeping"], results["index"]
+    found = results["overheads"]
+    book, plan, index, tables = (found[x] for x in ("bookkeeping", "plan", "index", "tables"))
     lines = [
-        ("a shard's bookkeeping", f"{1e3 * book['shard_s']:.1f} ms"),
-        ("putting a shard into the results", f"{1e3 * book['merge_s']:.1f} ms"),
+        ("bookkeeping of a shard, while others are computed", f"{1e3 * book['shard_s']:.1f} ms"),
+        ("putting a shard into the results, at the end", f"{1e3 * book['merge_s']:.1f} ms"),
+        (
+            f"plan for {plan['people']:,} people, with the start of Python",
+            f"{plan['wall_s']:.1f} s, {plan['peak_bytes'] / 2**20:.0f} MiB",
+        ),
         (f"index of {index['files']:,} files", f"{index['first_s']:.1f} s"),
-        ("the same index from its cache", f"{index['again_s']:.1f} s"),
+        ("the same index once more", f"{index['again_s']:.1f} s"),
+        (
+            f"reading a person's `*_relmat.tsv` of {tables['regions']} regions, one core",
+            f"{1e3 * tables['person_s']:.0f} ms",
+        ),
         (
             f"reading the array from the disk ({results['filesystem']})",
             f"{results['disk_bytes_per_s'] / 1e6:.0f} MB/s",
@@ -179,35 +190,35 @@ def _overheads(results: dict[str, Any]) -> str:
     return as_table(("overhead", "measured"), lines)
 
 
-def _costs(results: dict[str, Any]) -> str:
-    costs = Costs.of(results) if "bookkeeping" in results else None
+def _constants(results: dict[str, Any]) -> str:
+    costs = Costs.of(results)
+    if costs is None:
+        return ""
+    lines = [
+        ("start", f"{costs.start:.1f} s"),
+        ("n", f"{costs.shard_size} people"),
+        ("person", f"{1e3 * costs.person:.1f} ms"),
+        ("bytes", f"{costs.person_bytes / 1e3:,.0f} KB"),
+        ("disk", f"{costs.disk / 1e6:.0f} MB/s"),
+        ("merge", f"{1e3 * costs.merge:.1f} ms"),
+    ]
+    return as_table(("constant", "measured"), lines)
+
+
+def _cohorts(results: dict[str, Any]) -> str:
+    costs = Costs.of(results)
     if costs is None:
         return ""
     lines = []
     for n_people in COHORTS:
+        n_bytes = n_people * costs.person_bytes
         for n_machines in MACHINES:
             seconds = costs.seconds(n_people, n_machines)
-            rate = n_people * costs.person_bytes / seconds
-            lines.append(
-                (
-                    f"{n_people:,}",
-                    f"{n_machines}",
-                    _duration(seconds),
-                    costs.bound(n_people, n_machines),
-                    f"{rate / 1e6:,.0f}",
-                    f"{n_people * costs.person_bytes / 1e9:,.1f}",
-                )
-            )
-    constants = [
-        ("person", f"{1e3 * costs.person:.1f} ms"),
-        ("start", f"{costs.start:.1f} s"),
-        ("merge", f"{1e3 * costs.merge:.1f} ms"),
-        ("n", f"{costs.shard_size}"),
-        ("bytes", f"{costs.person_bytes:,.0f}"),
-        ("disk", f"{costs.disk / 1e6:.0f} MB/s"),
-    ]
-    header = ("people", "machines", "time", "bound", "MB/s of all disks", "GB of input")
-    return "\n\n".join((as_table(("constant", "measured"), constants), as_table(header, lines)))
+            what = (_duration(seconds), costs.bound(n_people, n_machines))
+            rates = (f"{n_bytes / seconds / 1e6:,.0f}", f"{n_bytes / 1e9:,.1f}")
+            lines.append((f"{n_people:,}", f"{n_machines}", *what, *rates))
+    header = ("people", "machines", "time", "bound", "MB/s of input in all", "GB of input")
+    return as_table(header, lines)
 
 
 def _profile(results: dict[str, Any]) -> str:

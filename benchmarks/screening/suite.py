@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,6 @@ import numpy as np
 
 from ...files import write_atomic
 from ...screening import DEFAULT_OUTPUTS
-from ...screening.index import index_folder
 from ...screening.manifest import Manifest, RunFolder
 from ...spec import PRESETS
 from .. import ukb
@@ -28,7 +26,7 @@ from ..machine import examine
 from ..threads import count_threads
 from ..timing import summarise, take_turns, time_once
 from ..verify import MAX_REL_ERR
-from . import report
+from . import overheads, report
 from .command import run_command
 from .job import OUTPUTS, Job, read_contrasts
 from .profile import profile
@@ -50,10 +48,6 @@ COMMANDS = (OUTPUTS, DEFAULT_OUTPUTS, (*DEFAULT_OUTPUTS, "bold"))
 """Outputs that are asked of ``dtwin screen``."""
 SMALL, SMALL_TIMES = "demo", 16
 """A second, smaller model for the command, and how many times the people it gets."""
-
-BARE, BARE_SHARDS = "tiny", 500
-"""A model that costs next to nothing, and shards of one person: what remains is bookkeeping."""
-INDEXED_FILES = 100_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,8 +111,7 @@ def run(preset: str, n_people: int, memory_people: Sequence[int], say: Say) -> d
         with tempfile.TemporaryDirectory() as folder:
             say(f"{name}: writing {n} people")
             results["commands"] += run_commands(Job.write(Path(folder), name, n), asked, say)
-    results["bookkeeping"] = bookkeeping(say)
-    results["index"] = time_index(say)
+    results["overheads"] = overheads.measure(preset, say)
     return results
 
 
@@ -177,35 +170,3 @@ def run_commands(job: Job, asked: Sequence[Sequence[str]], say: Say) -> list[Row
             row["reason"] = "wrong contrasts"
         rows.append(row)
     return rows
-
-
-def bookkeeping(say: Say) -> Row:
-    """What a shard costs beside its people: seconds of it, and of putting it into the results."""
-    say(f"bookkeeping of {BARE_SHARDS} shards")
-    with tempfile.TemporaryDirectory() as folder:
-        job = Job.write(Path(folder), BARE, BARE_SHARDS)
-        found = profile(partial(job.screen, 1))
-    seconds = {row["part"]: row["wall_s"] for row in found["parts"]}
-    return {
-        "shards": BARE_SHARDS,
-        "shard_s": (found["wall_s"] - seconds["merge"]) / BARE_SHARDS,
-        "merge_s": seconds["merge"] / BARE_SHARDS,
-    }
-
-
-def time_index(say: Say) -> Row:
-    """Seconds of finding the files of a folder, a subfolder each, and of finding them again."""
-    say(f"index of {INDEXED_FILES} files")
-    with tempfile.TemporaryDirectory() as folder:
-        root, cache = Path(folder, "people"), Path(folder, "index.parquet")
-        for i in range(INDEXED_FILES):
-            person = root / f"sub-{i:06d}"
-            person.mkdir(parents=True)
-            (person / f"{person.name}_relmat.tsv").write_text("0\n")
-        seconds = []
-        for _ in range(2):
-            start = time.perf_counter()
-            files = index_folder(root, cache=cache)
-            seconds.append(time.perf_counter() - start)
-            assert len(files) == INDEXED_FILES
-    return {"files": INDEXED_FILES, "first_s": seconds[0], "again_s": seconds[1]}
