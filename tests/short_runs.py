@@ -21,17 +21,21 @@ def short_cohort(n_people: int, n_regions: int, seed: int, n_trials: int = 14) -
     return replace(whole, tasks=tasks)
 
 
-def _shortened(data: TaskData, n_trials: int) -> TaskData:
-    full = data.schedule
+def short_schedule(full: Schedule, n_trials: int) -> Schedule:
+    """The first trials of a run."""
     cues = full.cue_onset_s < full.onset_s[n_trials - 1]
     names = ("onset_s", "duration_s", "window_s", "correct", "stimulus", "item")
-    schedule = Schedule(
+    return Schedule(
         task=full.task,
         run_s=float(np.ceil(full.onset_s[n_trials - 1] + 10)),
         condition=full.condition[:n_trials],
         **{name: getattr(full, name)[:n_trials] for name in names},
         **{name: getattr(full, name)[cues] for name in ("cue_onset_s", "cue_duration_s", "cue")},
     )
+
+
+def _shortened(data: TaskData, n_trials: int) -> TaskData:
+    schedule = short_schedule(data.schedule, n_trials)
     assert data.bold is not None
     bold = data.bold[:, : schedule.n_volumes(TR_S)]
     return TaskData(schedule, data.choice[:, :n_trials], data.rt_s[:, :n_trials], bold)

@@ -79,9 +79,8 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove what killed writers left of unfinished files; nobody may be writing."""
-        for folder in (self.out, self.state, self.arrays):
-            for litter in folder.rglob(".*.part"):
-                litter.unlink(missing_ok=True)
+        for litter in self.out.rglob(".*.part"):
+            litter.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,10 @@ class Manifest:
             values = json.loads(folder.manifest.read_bytes())
             if values.pop("format") != FORMAT:
                 raise ValueError(f"a format other than {FORMAT}")
-            return cls(**values | {"config": Config.from_dict(values["config"])})
+            manifest = cls(**values | {"config": Config.from_dict(values["config"])})
+            if not all(type(n) is int and n > 0 for n in (manifest.n_people, manifest.shard_size)):
+                raise ValueError("sizes that are no numbers of people")
+            return manifest
         except FileNotFoundError as error:
             raise _no_run(folder) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -154,8 +156,8 @@ def open_manifest(folder: RunFolder, wanted: Manifest) -> Manifest:
         # A link, unlike a rename, fails where somebody else was first.
         draft = folder.manifest.with_name(f".{secrets.token_hex(8)}.part")
         try:
-            write_atomic(draft, wanted.to_json())
             with contextlib.suppress(FileExistsError), naming(folder.manifest):
+                write_atomic(draft, wanted.to_json())
                 os.link(draft, folder.manifest)
         finally:
             draft.unlink(missing_ok=True)
@@ -244,8 +246,8 @@ class Done:
             raise incomplete(folder, [shard]) from error
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise damaged(path, "this is no record of a shard", error) from error
-        if done.shard != shard:
-            raise damaged(path, "this is the record of another shard", done.shard)
+        if done.shard != shard or not isinstance(done.files, dict):
+            raise damaged(path, "this is no record of this shard", f"shard {done.shard}")
         return done
 
 
