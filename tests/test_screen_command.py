@@ -152,6 +152,15 @@ def test_bids_grammar(run: Run, inputs: Inputs, tmp_path: Path) -> None:
     assert (out / ".dtwin/index.parquet").is_file()
 
 
+def test_people_with_several_sessions(run: Run, inputs: Inputs, tmp_path: Path) -> None:
+    app = (inputs.bids, tmp_path / "out", "participant", "--model", inputs.model)
+    assert run(*app, "--participant-label", "01", "02").code == 0
+    table = open_results(tmp_path / "out").scores().to_pydict()
+    assert table["participant_id"] == ["sub-01", "sub-01", "sub-02"]
+    assert table["session_id"] == ["ses-1", "ses-2", None]
+    assert table["source_id"] == ["sub-01_ses-1", "sub-01_ses-2", "sub-02"]
+
+
 def test_bids_filter_file(run: Run, inputs: Inputs, tmp_path: Path) -> None:
     (tmp_path / "filter.json").write_text(json.dumps({"session": "2", "suffix": "relmat"}))
     ran = run(
@@ -226,6 +235,14 @@ def test_a_named_device_runs_or_is_refused(
     ran = run(inputs.model, inputs.fc, tmp_path / "out", *inputs.names, "--device", "cuda")
     assert ran.code == 2
     assert "backend='cuda' cannot run" in ran.err
+
+
+def test_missing_packages_are_named(
+    run: Run, inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    ran = run(inputs.model, inputs.fc, tmp_path / "out", *inputs.names)
+    assert (ran.code, "pip install 'dtwin_fast[screen]'" in ran.err) == (2, True)
 
 
 def test_sbatch_prints_a_script(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -517,6 +518,13 @@ def test_a_killed_worker_ends_the_run_and_resume_goes_on(
     assert not multiprocessing.active_children()
     inputs.screen(out, resume=True)
     assert digests(out) == digests(whole)
+
+
+def test_connectomes_are_in_no_core_dump(inputs: Inputs, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    prepare(inputs.model, inputs.people, tmp_path / "out")
+    assert resource.getrlimit(resource.RLIMIT_CORE) == (0, before[1])
 
 
 def test_logs_say_nothing_of_people(inputs: Inputs, tmp_path: Path) -> None:

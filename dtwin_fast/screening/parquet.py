@@ -32,6 +32,7 @@ REJECTED = {
 SCORES = {
     "row": INTEGER,
     "participant_id": TEXT,
+    "session_id": TEXT,
     "source_id": TEXT,
     "flags": TEXT,
     "diverged": YES_NO,

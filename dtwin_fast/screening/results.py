@@ -45,7 +45,8 @@ IGNORED = "scores.*\nrejected.*\narrays.zarr\nlogs\n"
 TARGET_UNIT = "target"
 DESCRIPTIONS = {
     "row": ("position in the input, and on axis 0 of the arrays", ""),
-    "participant_id": ("BIDS label", ""),
+    "participant_id": ("BIDS label of the person", ""),
+    "session_id": ("BIDS label of the session, where names in the input say it", ""),
     "source_id": ("name in the input", ""),
     "flags": ("what was done to the input and what is unusual in it, with commas between", ""),
     "diverged": ("whether the simulation left the finite numbers", ""),

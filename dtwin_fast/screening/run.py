@@ -111,6 +111,8 @@ def prepare(
 ) -> Run:
     """Look at everything that a run needs; nothing is written but the index of a folder.
 
+    The process is from now on one that leaves no connectomes in core dumps.
+
     Args:
         model: a model folder.
         people: arguments of :func:`open_people`.
@@ -131,6 +133,7 @@ def prepare(
     """
     import_pyarrow()
     import_zarr()
+    forbid_core_dumps()
     resources = resources or Resources()
     folder = RunFolder(as_path(out, field="out"))
     _check_folder(folder, resume or part is not None, part)
@@ -177,7 +180,6 @@ def run(prepared: Run, *, engine: str = "local", progress: Progress | None = Non
         ChildProcessError: a process was killed.
         OSError: results that cannot be written.
     """
-    forbid_core_dumps()
     part, job = prepared.part, prepared.job
     folder = job.folder
     folder.state.mkdir(parents=True, exist_ok=True)
@@ -208,13 +210,20 @@ def merge_run(model: str | Path, out: str | Path) -> Summary:
 
     Raises:
         DTwinInputError: shards that are not done (code ``results_incomplete``), a run of another
-            model (``other_model``), or one that somebody works on (``locked``).
+            model or version (``other_model``, ``other_version``), or one that somebody works on
+            (``locked``).
     """
     folder = RunFolder(as_path(out, field="out"))
     manifest = Manifest.read(folder)
     twin = load(model)
     with locked(folder):
-        open_manifest(folder, replace(manifest, model=twin.spec.name, model_sha256=twin.sha256))
+        here = replace(
+            manifest,
+            model=twin.spec.name,
+            model_sha256=twin.sha256,
+            version=package_version(),
+        )
+        open_manifest(folder, here)
         return merge(folder, manifest, twin)
 
 

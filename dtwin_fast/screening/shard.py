@@ -6,6 +6,7 @@ A person's results are the same to the bit in any company, so in any shard of an
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -33,6 +34,9 @@ from .people import People
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+
+ENTITIES = re.compile(r"sub-[0-9A-Za-z]+(_[a-z]+-[0-9A-Za-z]+)+")
+"""The name of a person of whom there are several files."""
 
 SECRET_CODES = {"asymmetric", "diagonal", "fisher_z_as_r", "r_out_of_range", "z_out_of_range"}
 """Errors that quote a number of a connectome, which is neither written down nor printed."""
@@ -144,6 +148,7 @@ def run_shard(twin: Twin, config: Config, layouts: dict[str, Layout], loaded: Lo
         moved, ran = _change(twin, config, config.change, people)
         columns |= moved
         diverged |= np.isnan(moved["pre"]) | np.isnan(moved["post"])
+    participants, sessions = _labels(people.subjects)
     flags = people.flags
     if loaded.range is not None:
         pairs = zip(flags, loaded.range.flags(), strict=True)
@@ -151,7 +156,8 @@ def run_shard(twin: Twin, config: Config, layouts: dict[str, Layout], loaded: Lo
     return Computed(
         scores={
             "row": loaded.rows.start + kept,
-            "participant_id": bids_labels(people.subjects),
+            "participant_id": participants,
+            "session_id": sessions,
             "source_id": list(people.subjects),
             "flags": [",".join(of_person) for of_person in flags],
             "diverged": diverged,
@@ -256,6 +262,17 @@ def _change(
         "change_norm": np.sqrt(np.square(moved.astype(np.float64)).sum(axis=1)),
     }
     return found, f"{simulator.backend} {isa(simulator.backend)}"
+
+
+def _labels(names: tuple[str, ...]) -> tuple[list[str], list[str | None]]:
+    """BIDS labels of people, and of their sessions where names such as ``sub-1_ses-2`` say them."""
+    participants = bids_labels(names)
+    sessions: list[str | None] = [None] * len(names)
+    for i, name in enumerate(names):
+        if ENTITIES.fullmatch(name):
+            participants[i], *others = name.split("_")
+            sessions[i] = next((other for other in others if other.startswith("ses-")), None)
+    return participants, sessions
 
 
 def _rejected(
