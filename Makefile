@@ -17,12 +17,12 @@ CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -
 ENGINE_TESTS := $(addprefix tests/test_,affine.py rollout.py bad_rollouts.py determinism.py cells.py torch_op.py)
 PROGRAM_TESTS := $(addprefix tests/test_,c_api.py threads.py activations.py)
 
-.PHONY: demo test check format bench doctor browser asan tsan exhaustive aarch64 clean
+.PHONY: demo test check format bench doctor browser onnxruntime-header asan tsan exhaustive aarch64 clean
 
 demo: $(VENV)/.demo  ## simulate, train, evaluate, intervene, write the report
 	$(BIN)/dtwin demo --out $(OUT)
 
-test: $(VENV)/.test browser  ## the whole suite
+test: onnxruntime-header $(VENV)/.test browser  ## the whole suite
 	$(BIN)/python -m pytest
 
 # Debian's root can install it; elsewhere the tests of pages in a browser are skipped, with the reason.
@@ -85,6 +85,21 @@ aarch64: $(VENV)/.test  ## the programs of tests/cpp for 64-bit Arm, under an em
 	DTWIN_CMAKE_OPTIONS=-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/aarch64-linux-gnu.cmake \
 	    DTWIN_EMULATOR="qemu-aarch64 -L /usr/aarch64-linux-gnu" DTWIN_ACTIVATIONS_STRIDE=9973 \
 	    $(BIN)/python -m pytest $(PROGRAM_TESTS)
+
+# Debian has it from release 13 on. Nothing is installed: it is unpacked where CMake looks for it.
+HEADER := build/onnxruntime
+HEADER_APT := apt-get -qq -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=$(CURDIR)/$(HEADER)/sources \
+    -o Dir::State::Lists=$(CURDIR)/$(HEADER)/lists -o Dir::Cache=$(CURDIR)/$(HEADER)/cache \
+    -o Acquire::Languages=none -o APT::Sandbox::User=root
+onnxruntime-header:  ## the C header of ONNX Runtime from Debian, for libdtwin_ort
+	@if [ -n "$$(find $(HEADER)/usr -name onnxruntime_c_api.h 2>/dev/null)" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && [ -f /etc/apt/sources.list.d/debian.sources ]; then \
+	    mkdir -p $(HEADER)/sources $(HEADER)/lists/partial $(HEADER)/cache/archives/partial && \
+	    sed -n '/^$$/q; s/^Suites:.*/Suites: trixie/; p' /etc/apt/sources.list.d/debian.sources \
+	        > $(HEADER)/sources/header.sources && \
+	    $(HEADER_APT) update && cd $(HEADER) && $(HEADER_APT) download libonnxruntime-dev && \
+	    dpkg-deb -x libonnxruntime-dev_*.deb . && rm -r lists cache; \
+	else echo "No Debian here: libdtwin_ort is built where onnxruntime_c_api.h is found (docs/onnx.md)." >&2; fi
 
 clean:  ## remove the environment and the build
 	rm -rf $(VENV) build

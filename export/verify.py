@@ -142,7 +142,7 @@ def _measure(
     An error in what is read of a rollout may come from any of its outputs, so the last is the
     engine's error there if it is larger than that of the output.
     """
-    known: Array = ~np.isnan(edges).any(axis=1)
+    known = np.flatnonzero(~np.isnan(edges).any(axis=1))
     given = {name: array if name == "inputs" else array[known] for name, array in given.items()}
     read = {name: array[known] for name, array in got.items()}
     truth, exact = exact_outputs(twin, part, edges[known], given)
@@ -161,7 +161,7 @@ def _measure(
         # Of who diverged there are no numbers to compare.
         measured[name] = errors[~diverged], own[~diverged], allowed[~diverged]
     if "diverged" in got:
-        expected = ~known
+        expected = np.ones(len(edges), np.bool_)
         expected[known] = diverged
         wrong = (got["diverged"] != expected).astype(np.float64)
         measured["diverged"] = wrong, np.zeros_like(wrong), np.zeros_like(wrong)
