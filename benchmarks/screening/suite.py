@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json is not None:
         write_atomic(args.json, json.dumps(results, indent=1).encode() + b"\n")
     print(report.as_markdown(results))
-    return int(any("reason" in row for row in (*results["rows"], *results["commands"])))
+    rows = (*results["rows"], *results["commands"], *results["memory"])
+    return int(any("reason" in row for row in rows))
 
 
 def run(preset: str, n_people: int, memory_people: Sequence[int], say: Say) -> dict[str, Any]:
@@ -90,7 +91,8 @@ def run(preset: str, n_people: int, memory_people: Sequence[int], say: Say) -> d
     import torch
 
     torch.set_num_threads(count_threads())
-    results: dict[str, Any] = {"machine": examine(), "preset": preset, "commands": []}
+    results: dict[str, Any] = {"machine": examine(), "preset": preset}
+    results |= {"commands": [], "memory": []}
     with tempfile.TemporaryDirectory() as folder:
         say(f"writing {n_people} people")
         job = Job.write(Path(folder), preset, n_people)
@@ -104,13 +106,9 @@ def run(preset: str, n_people: int, memory_people: Sequence[int], say: Say) -> d
         say("profile")
         results["profile"] = profile(job.screen)
         results["commands"] += run_commands(job, COMMANDS, say)
-    for name, n, asked in (
-        (SMALL, SMALL_TIMES * n_people, COMMANDS),
-        *((preset, n, (OUTPUTS,)) for n in memory_people),
-    ):
-        with tempfile.TemporaryDirectory() as folder:
-            say(f"{name}: writing {n} people")
-            results["commands"] += run_commands(Job.write(Path(folder), name, n), asked, say)
+    results["commands"] += command_rows(SMALL, SMALL_TIMES * n_people, COMMANDS, say)
+    for n in memory_people:
+        results["memory"] += command_rows(preset, n, (OUTPUTS,), say)
     results["overheads"] = overheads.measure(preset, say)
     return results
 
@@ -158,6 +156,13 @@ def verdict(job: Job, contrasts: Any) -> Row:
     if not row["rel_err"] <= MAX_REL_ERR["float32"]:
         row["reason"] = "wrong contrasts: nothing is timed"
     return row
+
+
+def command_rows(preset: str, n_people: int, asked: Sequence[Sequence[str]], say: Say) -> list[Row]:
+    """:func:`run_commands` of people that are written for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        say(f"{preset}: writing {n_people} people")
+        return run_commands(Job.write(Path(folder), preset, n_people), asked, say)
 
 
 def run_commands(job: Job, asked: Sequence[Sequence[str]], say: Say) -> list[Row]:
