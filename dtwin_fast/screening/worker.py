@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import resource
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import MissingExtraError
 from ..files import write_atomic
+from ..provenance import package_version
 from ..twin import Twin
 from ..twin_files import load
 from .arrays import ZarrGroup, layouts
-from .manifest import Done, Manifest, RunFolder
+from .manifest import Done, Manifest, RunFolder, open_manifest
 from .parquet import REJECTED, SCORES, encode
 from .people import People, open_people
 from .shard import Computed, Loaded, load_shard, run_shard
@@ -51,9 +53,19 @@ class Job:
         """A worker with a twin and people of its own.
 
         Raises:
-            DTwinInputError: a model or input that cannot be used.
+            DTwinInputError: a model or input that cannot be used, or is not the one that the run
+                began with; a folder of results that this machine does not see.
         """
-        return Worker(self, load(self.model), open_people(**self.people))
+        twin, people = load(self.model), open_people(**self.people)
+        Manifest.read(self.folder)
+        here = replace(
+            self.manifest,
+            model=twin.spec.name,
+            model_sha256=twin.sha256,
+            version=package_version(),
+            people=json.loads(json.dumps(people.identity)),
+        )
+        return Worker(replace(self, manifest=open_manifest(self.folder, here)), twin, people)
 
 
 @dataclass(frozen=True)

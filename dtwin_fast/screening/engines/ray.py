@@ -80,6 +80,15 @@ def connected(address: str | None = None, nprocs: int = 1) -> Iterator[Any]:
 
 def _start(ray: Any, held: contextlib.ExitStack, nprocs: int) -> None:
     """A cluster of this machine alone, whose files are gone when it is."""
+    if (host := ray.util.get_node_ip_address()) != LOOPBACK:
+        raise DTwinInputError(
+            "argument",
+            "Ray was imported before, and would listen to other machines",
+            field="engine",
+            wanted=f"a cluster at {LOOPBACK}",
+            got=host,
+            fix="Leave the import to the engine, or call ray.init yourself",
+        )
     # Not in TMPDIR: paths of sockets must be short. Processes may still write as they end.
     folder = tempfile.TemporaryDirectory("", "dtwin-ray-", "/tmp", ignore_cleanup_errors=True)
     held.enter_context(folder)
@@ -94,16 +103,6 @@ def _start(ray: Any, held: contextlib.ExitStack, nprocs: int) -> None:
         _node_ip_address=LOOPBACK,
         _temp_dir=folder.name,
     )
-    (node,) = ray.nodes()
-    if node["NodeManagerAddress"] != LOOPBACK:
-        raise DTwinInputError(
-            "argument",
-            "Ray was imported before, and would listen to other machines",
-            field="engine",
-            wanted=f"a cluster at {LOOPBACK}",
-            got=str(node["NodeManagerAddress"]),
-            fix="Set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before the import, or call ray.init",
-        )
 
 
 def _connect(ray: Any, address: str) -> None:
