@@ -1,4 +1,4 @@
-"""``python benchmarks/table.py RESULTS.json``: the Markdown of a results file, for README."""
+"""``python benchmarks/table.py RESULTS.json``: the Markdown of a results file."""
 
 import json
 import sys
@@ -6,10 +6,13 @@ from pathlib import Path
 
 from dtwin_fast.benchmarks import report
 from dtwin_fast.benchmarks.device import report as device_report
+from dtwin_fast.benchmarks.screening import report as screening_report
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     results = json.loads(Path(sys.argv[1]).read_text("utf-8"))
-    # Only the results of benchmarks/gpu.py name a device.
-    print((device_report if "device" in results else report).as_markdown(results))
+    # Only the results of benchmarks/gpu.py name a device, and only screenings have overheads.
+    by_key = {"device": device_report, "overheads": screening_report}
+    module = next((found for key, found in by_key.items() if key in results), report)
+    print(module.as_markdown(results))
