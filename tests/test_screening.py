@@ -319,6 +319,11 @@ def test_regions_of_another_atlas_are_refused_before_the_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_people_whose_regions_have_no_names_are_refused(inputs: Inputs, tmp_path: Path) -> None:
+    people = {"path": inputs.fc}
+    assert code_of(lambda: prepare(inputs.model, people, tmp_path / "o")).code == "regions_unnamed"
+
+
 @pytest.mark.parametrize(
     ("settings", "code"),
     [
