@@ -134,7 +134,7 @@ def check_layout(
     diagonal = np.cumsum([0, *range(size, 1, -1)])
     n_names = n_regions if names is None else len(names)
     if array.ndim == 2 and (
-        n_names == size or (n_names == n_regions and size >= 3 and np.all(array[:, diagonal] == 1))
+        n_names == size or (n_names == n_regions and size >= 3 and _are_ones(array[:, diagonal]))
     ):
         raise DTwinInputError(
             "triangle_with_diagonal",
@@ -310,6 +310,10 @@ def _symmetric_edges(matrix: npt.NDArray[Any], problem: Problem) -> npt.NDArray[
             "(S,E) arrays with S = E must be given as (S,R,R)",
         )
     return upper if worst == 0 else upper / 2 + lower / 2
+
+
+def _are_ones(values: npt.NDArray[Any]) -> bool:
+    return bool((np.abs(values - 1.0) <= R_TOLERANCE).all())
 
 
 def _check_diagonal(diagonal: npt.NDArray[Any], is_fisher_z: bool, problem: Problem) -> None:

@@ -68,7 +68,7 @@ class Twin:
 
     Raises:
         DTwinInputError: parts that do not fit together or are not finite numbers (codes
-            ``model_content``, ``region_name``, ``region_duplicate``, ``region_count``).
+            ``model_content``, ``region_name``, ``region_duplicate``).
     """
 
     spec: TwinSpec
@@ -101,13 +101,15 @@ class Twin:
                 )
             if not np.isfinite(tensor).all():
                 raise content_error(name, "holds NaN or infinite values", wanted="finite weights")
-        if len(check_regions(self.regions, field="regions")) != self.spec.n_regions:
+        # Counted first: a list may hold millions, and check_regions looks at every name.
+        if len(self.regions) != self.spec.n_regions:
             raise content_error(
                 "regions",
                 "does not name each region once",
                 wanted=f"{self.spec.n_regions} names",
                 got=f"{len(self.regions)} names",
             )
+        check_regions(self.regions, field="regions")
         if not (self.edge_sd > 0).all():
             raise content_error("edge_sd", "holds values that are not positive")
 

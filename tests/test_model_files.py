@@ -538,7 +538,7 @@ class TestDamagedFolder:
         config["regions"] = ["x" * 8] * 2_000_000
         (model / CONFIG_FILE).write_text(json.dumps(config))
         assert (model / CONFIG_FILE).stat().st_size < MAX_CONFIG_BYTES
-        assert _refusal(lambda: load(model)) == "region_duplicate"
+        assert _refusal(lambda: load(model)) == "model_content"
 
     def test_folders_that_are_none(self, model: Path, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("x")

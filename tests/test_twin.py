@@ -613,7 +613,7 @@ class TestParts:
             (lambda t: {"regions": t.regions[1:]}, "model_content"),
             (lambda t: {"regions": (*t.regions[1:], t.regions[1])}, "region_duplicate"),
             (lambda t: {"regions": (*t.regions[1:], 5)}, "region_name"),
-            (lambda _: {"regions": ()}, "region_count"),
+            (lambda _: {"regions": ()}, "model_content"),
             (lambda _: {"schedules": {}, "projections": {}, "contrasts": {}}, "model_content"),
             (lambda _: {"contrasts": {}}, "model_content"),
             (lambda _: {"projections": {}}, "model_content"),

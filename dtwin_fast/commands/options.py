@@ -130,13 +130,13 @@ def output_folder(folder: Path, *, may_hold: str | None = None) -> Iterator[None
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(f"no permission to write into {folder}")
         occupied = any(folder.iterdir())
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
         raise DTwinInputError(
             "out_unwritable",
             "this cannot be used as output folder",
             field=str(folder),
             wanted="a new or empty folder",
-            got=error.strerror or str(error),
+            got=getattr(error, "strerror", None) or str(error),
             fix="Name a folder that you may write",
         ) from error
     if occupied and not (may_hold and (folder / may_hold).is_file()):

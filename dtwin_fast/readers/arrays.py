@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 import zipfile
 from math import prod
@@ -12,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..connectome import Connectomes
-from ..connectome_checks import batch_shape
+from ..connectome_checks import MAX_REGIONS, batch_shape
 from ..errors import DTwinInputError
 from ..files import check_expansion, check_regular_file
 from .request import Request, parsing, size_error, subject_of
+from .zip_directory import open_zip
 
 ARRAY_KEYS = ("fc", "edges", "connectomes")
 """Names under which an npz archive may hold its connectomes."""
@@ -48,7 +50,7 @@ def read_npz(path: Path, request: Request) -> Connectomes:
 def load_npz(path: Path) -> tuple[npt.NDArray[Any], dict[str, tuple[str, ...]]]:
     """The connectomes of a ``.npz`` file, not checked, and its ``regions`` and ``subjects``."""
     size = check_regular_file(path, field=path.name)
-    with parsing(path), zipfile.ZipFile(path) as archive:
+    with parsing(path), open_zip(path, size) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if not 0 < len(archive.infolist()) <= MAX_MEMBERS:
             raise size_error(path, f"1 to {MAX_MEMBERS} arrays", f"{len(archive.infolist())}")
@@ -59,7 +61,8 @@ def load_npz(path: Path) -> tuple[npt.NDArray[Any], dict[str, tuple[str, ...]]]:
         names: dict[str, tuple[str, ...]] = {}
         for field in {"regions", "subjects"} & members.keys():
             _check_names_member(path, members[field])
-            text = _read_member(path, archive, members[field], kinds="U")
+            most = max(MAX_REGIONS, array.shape[0] if array.ndim else 1)
+            text = _read_member(path, archive, members[field], kinds="U", max_items=most)
             names[field] = tuple(text.ravel().tolist())
     return array, names
 
@@ -72,9 +75,13 @@ def _only_subject(
     return (subject_of(path),) if shape[0] == 1 else None
 
 
-def _read_array(path: Path, file: IO[bytes], n_bytes: int, *, kinds: str) -> npt.NDArray[Any]:
+def _read_array(
+    path: Path, file: IO[bytes], n_bytes: int, *, kinds: str, max_items: int = sys.maxsize
+) -> npt.NDArray[Any]:
     """One array of an npy stream of ``n_bytes``; sizes are compared before anything is read."""
     shape, is_fortran, dtype = read_layout(path, file, n_bytes, kinds=kinds)
+    if prod(shape) > max_items:
+        raise size_error(path, f"at most {max_items:,} names", f"{prod(shape):,}")
     declared = prod(shape) * dtype.itemsize
     data = file.read(declared)
     if len(data) != declared:
@@ -164,10 +171,15 @@ def _array_key(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.
 
 
 def _read_member(
-    path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, kinds: str
+    path: Path,
+    archive: zipfile.ZipFile,
+    info: zipfile.ZipInfo,
+    *,
+    kinds: str,
+    max_items: int = sys.maxsize,
 ) -> npt.NDArray[Any]:
     with archive.open(info) as stream:
-        array = _read_array(path, stream, info.file_size, kinds=kinds)
+        array = _read_array(path, stream, info.file_size, kinds=kinds, max_items=max_items)
         if stream.read(1):  # also makes zipfile compare the checksum
             raise size_error(path, f"{info.file_size:,} bytes", "more")
     return array

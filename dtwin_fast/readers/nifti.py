@@ -14,7 +14,7 @@ from ..connectome_checks import check_regions
 from ..errors import DTwinInputError, MissingExtraError
 from .nifti_header import read_header
 from .request import Request, parsing, subject_of
-from .tables import REGION_COLUMNS, column_index, read_text_table
+from .tables import MAX_REGION_ROWS, REGION_COLUMNS, column_index, read_text_table
 from .timeseries import connectome_of_series
 
 LABEL_COLUMNS = ("index", "label", "id", "value", "row")
@@ -96,7 +96,7 @@ def _read_labels(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.floa
 
 def _read_label_table(path: Path) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
     """Label values and names, in table order."""
-    columns, rows = read_text_table(path)
+    columns, rows = read_text_table(path, max_rows=MAX_REGION_ROWS)
     lower = [column.lower() for column in columns]
     for title in LABEL_COLUMNS:
         if title in lower and rows and all(row[lower.index(title)].isdecimal() for row in rows):

@@ -10,7 +10,7 @@ from ..connectome import Connectomes
 from ..connectome_checks import MAX_REGIONS
 from ..errors import DTwinInputError
 from .request import Request, subject_of
-from .tables import read_number_table
+from .tables import MAX_REGION_ROWS, read_number_table
 
 
 def read_relmat(path: Path, request: Request) -> Connectomes:
@@ -23,7 +23,7 @@ def read_relmat(path: Path, request: Request) -> Connectomes:
             ``not_square``, ``table_names`` (row and column names differ),
             ``regions_unnamed``.
     """
-    columns, rows, matrix = read_number_table(path)
+    columns, rows, matrix = read_number_table(path, max_rows=MAX_REGION_ROWS)
     if matrix.shape[0] != matrix.shape[1] or len(matrix) > MAX_REGIONS:
         raise DTwinInputError(
             "not_square",

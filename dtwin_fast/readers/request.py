@@ -174,7 +174,7 @@ def size_error(path: Path, wanted: str, got: str) -> DTwinInputError:
         "file_size",
         "the header declares other data than the file holds",
         field=path.name,
-        wanted=wanted,
+        wanted=wanted[:200],
         got=got,
         fix="Copy or export the file again; it is cut off or damaged",
     )

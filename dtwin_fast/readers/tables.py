@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from ..connectome_checks import check_regions, check_subjects
+from ..connectome_checks import MAX_REGIONS, check_regions, check_subjects
 from ..errors import DTwinInputError
 from ..files import check_regular_file
 from .request import parsing
@@ -20,6 +20,12 @@ MAX_TEXT_BYTES = 256 * 2**20
 MAX_LINE_BYTES = 4 * 2**20
 MAX_COLUMNS = 100_000
 MAX_CELL_CHARS = 1_000
+MAX_NUMBER_ROWS = 100_000
+"""Rows of a table of numbers: volumes, regions or people."""
+MAX_PEOPLE_ROWS = 2_000_001
+"""Names of people, and a header."""
+MAX_REGION_ROWS = MAX_REGIONS + 1
+"""Names of regions, and a header."""
 
 REGION_COLUMNS = ("name", "label", "parcel", "region", "regions")
 SUBJECT_COLUMNS = ("subject", "participant_id", "id")
@@ -28,15 +34,18 @@ NOT_A_NUMBER = frozenset({"n/a", "N/A", "NA", "nan", "NaN", "NAN", ""})
 """Cells that stand for a missing value; BIDS writes ``n/a``."""
 
 
-def read_rows(path: Path) -> Iterator[list[str]]:
+def read_rows(path: Path, *, max_rows: int | None = None) -> Iterator[list[str]]:
     """Rows of cells without surrounding blanks; tab, comma or semicolon separated.
 
     Raises:
         DTwinInputError: limits (``file_too_large``, ``table_line``, ``table_columns``,
-            ``table_cell``), bytes that are not UTF-8 (``table_encoding``), more than one possible
-            separator (``table_separator``), broken quotes (``unreadable``).
+            ``table_cell``, ``table_rows``), bytes that are not UTF-8 (``table_encoding``),
+            more than one possible separator (``table_separator``), broken quotes
+            (``unreadable``).
     """
-    check_regular_file(path, field=path.name, max_bytes=MAX_TEXT_BYTES)
+    size = check_regular_file(path, field=path.name, max_bytes=MAX_TEXT_BYTES)
+    if max_rows is not None and size > max_rows:  # every row takes a byte at least
+        _check_rows(path, max_rows)
     with parsing(path), path.open("rb") as file:
         lines = _lines(path, file)
         first = next(lines, "")
@@ -52,7 +61,9 @@ def read_rows(path: Path) -> Iterator[list[str]]:
                 yield [cell.strip() for cell in row]
 
 
-def read_number_table(path: Path) -> tuple[list[str], list[str], npt.NDArray[np.float64]]:
+def read_number_table(
+    path: Path, *, max_rows: int = MAX_NUMBER_ROWS
+) -> tuple[list[str], list[str], npt.NDArray[np.float64]]:
     """Column names, row names and the (rows, columns) float64 numbers of a table.
 
     A first row with anything but numbers (or with an empty corner) names the columns. The
@@ -63,7 +74,7 @@ def read_number_table(path: Path) -> tuple[list[str], list[str], npt.NDArray[np.
         DTwinInputError: as :func:`read_rows`; also ``table_empty``, ``table_ragged``,
             ``table_number``.
     """
-    rows = read_rows(path)
+    rows = read_rows(path, max_rows=max_rows)
     first = next(rows, None)
     if first is None:
         raise _table_error(path, "table_empty", "the table has no rows", "")
@@ -110,7 +121,9 @@ def read_names(
             ``check_regions`` or ``check_subjects`` refuses.
     """
     path, title = _split_column(source)
-    columns, rows = read_text_table(path)
+    columns, rows = read_text_table(
+        path, max_rows=MAX_REGION_ROWS if field == "regions" else MAX_PEOPLE_ROWS
+    )
     choice = f"as {path.name}:COLUMN"
     if title is not None:
         if columns.count(title) != 1:
@@ -140,9 +153,11 @@ def _split_column(source: str | os.PathLike[str]) -> tuple[Path, str | None]:
     return Path(text), None
 
 
-def read_text_table(path: Path) -> tuple[list[str], list[list[str]]]:
+def read_text_table(
+    path: Path, *, max_rows: int | None = None
+) -> tuple[list[str], list[list[str]]]:
     """First row and the other rows of a table, all of one length."""
-    rows = list(read_rows(path))
+    rows = list(read_rows(path, max_rows=max_rows))
     if not rows:
         raise _table_error(path, "table_empty", "the table has no rows", "")
     for number, row in enumerate(rows, start=1):
@@ -175,6 +190,16 @@ def _column_error(path: Path, columns: list[str], wanted: str, fix: str) -> DTwi
         got=", ".join(columns)[:200],
         fix=fix,
     )
+
+
+def _check_rows(path: Path, max_rows: int) -> None:
+    """Refuse too many lines, which are counted before any becomes a row."""
+    with path.open("rb") as file:
+        count = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
+    if count > max_rows:
+        raise _table_error(
+            path, "table_rows", "the table has too many rows", f"{count:,}", f"{max_rows:,}"
+        )
 
 
 def _lines(path: Path, file: IO[bytes]) -> Iterator[str]:
