@@ -1,5 +1,5 @@
 """Runs of the command line that are killed, and whose files cannot be written."""
 
-from .launcher import Call, Ended, Launcher, Running, build, problems
+from .launcher import Call, Ended, Launcher, Running, build, problems, processes
 
-__all__ = ["Call", "Ended", "Launcher", "Running", "build", "problems"]
+__all__ = ["Call", "Ended", "Launcher", "Running", "build", "problems", "processes"]

@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -157,7 +156,7 @@ class Running:
     @property
     def is_live(self) -> bool:
         """Whether it has not ended yet."""
-        return any(pid == self.pid for pid, _ in self.processes())
+        return self.pid in processes(self.pid)
 
     def wait(self) -> Ended:
         """Wait until the run has ended, and its processes with it."""
@@ -167,22 +166,25 @@ class Running:
             self.kill_all()
             raise
         until = time.monotonic() + LIMIT_S
-        while others := list(self.processes()):
+        while others := processes(self.pid):
             assert time.monotonic() < until, f"the run has ended, and {others} have not"
             time.sleep(0.005)
         texts = (self._place.with_suffix(end).read_text() for end in (".out", ".err"))
         return Ended(os.waitstatus_to_exitcode(status), *texts)
 
-    def processes(self) -> Iterator[tuple[int, str]]:
-        """Number and command line of each live process of the run, itself among them."""
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                stat = (folder / "stat").read_text().rpartition(")")[2].split()
-                words = (folder / "cmdline").read_bytes().decode(errors="replace")
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it has just ended
-            if int(stat[2]) == self.pid and stat[0] != "Z":
-                yield int(folder.name), words
+
+def processes(group: int) -> dict[int, str]:
+    """Numbers and command lines of the live processes of a process group."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, of_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            words = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+        if int(of_group) == group and state != "Z":
+            found[int(folder.name)] = words.replace("\0", " ")
+    return found
 
 
 def build(source: Path, folder: Path) -> Path:

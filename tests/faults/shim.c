@@ -6,8 +6,9 @@
  *   FAULTS_AT      the number of the call that fails, from 1; without it none does
  *   FAULTS_ACTION  ENOSPC, EIO, EDQUOT: this call fails with it
  *                  full: this call and all later ones that need space fail with ENOSPC
- *                  short: a write writes half of its bytes; other kinds of calls work
- *                  kill, kill-group: SIGKILL, half-way through a write and before any other call
+ *                  short: this write and all later ones write half of their bytes
+ *                  kill: SIGKILL to the process group, half-way through a write and before any
+ *                  other call
  *
  * faults_arm() reads these again, for a process that was forked. Paths are compared as they are
  * given, so the folder must be given to the process as an absolute one.
@@ -85,8 +86,7 @@ static const char *path_of(int file, char *buffer) {
 }
 
 static void die(void) {
-    int all = !strcmp(plan.action, "kill-group");
-    kill(all ? 0 : getpid(), SIGKILL);
+    kill(0, SIGKILL);
     for (;;) pause();
 }
 
@@ -104,9 +104,9 @@ static enum verdict judge(const char *kind, const char *path, int writes) {
     memcpy(plan.journal + place, line, (size_t)length);
     if (!plan.at || number < plan.at) return WORK;
     if (!strcmp(plan.action, "full")) return strcmp(kind, "fsync") ? FAIL : WORK;
-    if (number > plan.at) return WORK;
     if (!strcmp(plan.action, "short")) return writes ? HALF : WORK;
-    if (strncmp(plan.action, "kill", 4)) return FAIL;
+    if (number > plan.at) return WORK;
+    if (strcmp(plan.action, "kill")) return FAIL;
     if (writes) return HALF_AND_DIE;
     die();
     return FAIL;
