@@ -87,7 +87,7 @@ class Job:
 
     def hyper_input(self) -> Float32:
         """(N,E) what the hypernetwork reads, in memory."""
-        edges = np.load(self.edges)
+        edges = np.load(self.edges, allow_pickle=False)
         return self.twin.hyper_input(self.twin.prepare(edges), "reject")
 
     def compute(self, x: Float32, shard_size: int) -> Float32:
@@ -116,7 +116,7 @@ class Job:
     @cached_property
     def expected(self) -> npt.NDArray[np.floating]:
         """(verified,contrasts,regions) in float64."""
-        edges = np.load(self.edges, mmap_mode="r")[self.verified]
+        edges = np.load(self.edges, mmap_mode="r", allow_pickle=False)[self.verified]
         found = ukb.expect_contrasts(self.twin, edges, self.inputs, self.projection)
         return self.contrasts(found)
 

@@ -55,7 +55,7 @@ class TorchJob:
     def screen(self, batch: int) -> Path:
         """The whole job, from the array of people to a file of contrasts."""
         forget(self.job.edges)
-        edges = np.load(self.job.edges, mmap_mode="r")
+        edges = np.load(self.job.edges, mmap_mode="r", allow_pickle=False)
         parts = [
             self.contrasts(np.array(edges[start : start + batch]))
             for start in range(0, len(edges), batch)
@@ -85,7 +85,7 @@ class TorchJob:
 
     def best_batch(self) -> int:
         """People in a batch with which torch spends the least time on each."""
-        edges = np.load(self.job.edges, mmap_mode="r")
+        edges = np.load(self.job.edges, mmap_mode="r", allow_pickle=False)
         times = {min(batch, len(edges)): math.inf for batch in BATCHES}
         for _ in range(PROBES):
             for batch in times:
