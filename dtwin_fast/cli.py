@@ -64,6 +64,7 @@ USAGE_CODES = {
     "argument",
     "target",
     "edit",
+    "filters",
     "constraint",
     "region",
     "too_few",

@@ -334,6 +334,15 @@ class Twin:
         for start in range(0, max(n_subjects, 1), size):
             yield slice(start, min(start + size, n_subjects))
 
+    def config(self) -> dict[str, Any]:
+        """What config.json holds of it that decides predictions: sizes, regions, tasks."""
+        return {
+            "spec": self.spec.to_dict(),
+            "regions": list(self.regions),
+            "tasks": {name: s.to_dict() for name, s in self.schedules.items()},
+            "contrasts": {name: list(names) for name, names in self.contrasts.items()},
+        }
+
     def save(self, folder: str | Path) -> Twin:
         """Write a model folder and return this twin with its new ``sha256``.
 
@@ -343,14 +352,7 @@ class Twin:
                 (``model_config``).
         """
         path = as_path(folder, field="folder")
-        config = {
-            "spec": self.spec.to_dict(),
-            "regions": list(self.regions),
-            "tasks": {name: s.to_dict() for name, s in self.schedules.items()},
-            "contrasts": {name: list(names) for name, names in self.contrasts.items()},
-            "training": self.training,
-            "dtwin_fast": package_version(),
-        }
+        config = self.config() | {"training": self.training, "dtwin_fast": package_version()}
         card = model_card(self.spec, self.training, list(self.schedules))
         digest = save_model(path, self._tensors(), config, card)
         return replace(self, sha256=digest)

@@ -269,6 +269,18 @@ def test_another_models_run_is_refused(
     assert Manifest.read(RunFolder(whole)).model_sha256 in error.got
 
 
+def test_the_same_weights_with_other_trials_are_another_model(
+    inputs: Inputs, whole: Path, tiny_twin: Twin, tmp_path: Path
+) -> None:
+    task, schedule = next(iter(tiny_twin.schedules.items()))
+    later = replace(schedule, onset_s=schedule.onset_s + np.float32(0.08))
+    other = replace(tiny_twin, schedules=tiny_twin.schedules | {task: later})
+    assert other.save(tmp_path / "other").sha256 == tiny_twin.save(tmp_path / "same").sha256
+    error = code_of(lambda: prepare(tmp_path / "other", inputs.people, whole, resume=True))
+    assert error.code == "other_model"
+    assert "model_config_sha256" in error.wanted
+
+
 @pytest.fixture
 def broken_off(inputs: Inputs, tmp_path: Path) -> Path:
     """A run of which a shard is missing."""

@@ -25,9 +25,11 @@ from typing import Any
 
 from ..errors import DTwinInputError
 from ..files import naming, sync_folder, write_atomic
+from ..twin import Twin
 from .config import Config
 
 FORMAT = 1
+MODEL_FIELDS = ("model", "model_sha256", "model_config_sha256")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Manifest:
     """What a run is.
 
     Attributes:
-        model, model_sha256: name of the twin and digest of its weights.
+        model, model_sha256, model_config_sha256: name of the twin, digest of its weights, and of
+            all else that decides what it predicts (:func:`identity_of`).
         version: of this package.
         people: identity of the input (``People.identity``).
         config: settings.
@@ -98,11 +101,16 @@ class Manifest:
 
     model: str
     model_sha256: str
+    model_config_sha256: str
     version: str
     people: dict[str, Any]
     config: Config
     n_people: int
     shard_size: int
+
+    def of_model(self) -> dict[str, str]:
+        """What it says of the model, as :func:`identity_of` does."""
+        return {name: getattr(self, name) for name in MODEL_FIELDS}
 
     @property
     def n_shards(self) -> int:
@@ -141,6 +149,13 @@ class Manifest:
             raise damaged(folder.manifest, "this is no manifest of a screening", error) from error
 
 
+def identity_of(twin: Twin) -> dict[str, Any]:
+    """Fields of a manifest that say which model a twin is."""
+    config = json.dumps(twin.config(), sort_keys=True).encode()
+    values = (twin.spec.name, twin.sha256, hashlib.sha256(config).hexdigest())
+    return dict(zip(MODEL_FIELDS, values, strict=True))
+
+
 def open_manifest(folder: RunFolder, wanted: Manifest) -> Manifest:
     """The folder's manifest, which is ``wanted`` where there was none.
 
@@ -167,8 +182,7 @@ def open_manifest(folder: RunFolder, wanted: Manifest) -> Manifest:
         (
             "other_model",
             "this folder holds results of another model",
-            f"{wanted.model} {wanted.model_sha256}",
-            f"{found.model} {found.model_sha256}",
+            *_differing(wanted.of_model(), found.of_model()),
         ),
         (
             "other_version",

@@ -133,6 +133,7 @@ def merge(folder: RunFolder, manifest: Manifest, twin: Twin) -> Summary:
             "Provenance": {
                 "model": manifest.model,
                 "model_sha256": manifest.model_sha256,
+                "model_config_sha256": manifest.model_config_sha256,
                 "dtwin_fast": manifest.version,
                 "training_seed": twin.training.get("seed"),
                 "settings": manifest.config.to_dict(),

@@ -34,7 +34,7 @@ from .config import Config
 from .engines import ENGINES
 from .index import IndexProgress
 from .lock import Shard, locked, refuse_locked
-from .manifest import Done, Manifest, RunFolder, missing_shards, open_manifest
+from .manifest import Done, Manifest, RunFolder, identity_of, missing_shards, open_manifest
 from .parquet import import_pyarrow
 from .people import People, open_people
 from .results import Summary, merge, summarise
@@ -149,8 +149,7 @@ def prepare(
     bids_labels(tuple(opened.subjects))
     size = _shard_size(twin, config, opened.n_regions, resources, shard_size, mem_mb)
     manifest = Manifest(
-        model=twin.spec.name,
-        model_sha256=twin.sha256,
+        **identity_of(twin),
         version=package_version(),
         people=json.loads(json.dumps(opened.identity)),
         config=config,
@@ -217,12 +216,7 @@ def merge_run(model: str | Path, out: str | Path) -> Summary:
     manifest = Manifest.read(folder)
     twin = load(model)
     with locked(folder):
-        here = replace(
-            manifest,
-            model=twin.spec.name,
-            model_sha256=twin.sha256,
-            version=package_version(),
-        )
+        here = replace(manifest, **identity_of(twin), version=package_version())
         open_manifest(folder, here)
         return merge(folder, manifest, twin)
 

@@ -19,7 +19,7 @@ from ..provenance import package_version
 from ..twin import Twin
 from ..twin_files import load
 from .arrays import ZarrGroup, layouts
-from .manifest import Done, Manifest, RunFolder, open_manifest
+from .manifest import Done, Manifest, RunFolder, identity_of, open_manifest
 from .parquet import REJECTED, SCORES, encode
 from .people import People, open_people
 from .shard import Computed, Loaded, load_shard, run_shard
@@ -60,8 +60,7 @@ class Job:
         Manifest.read(self.folder)
         here = replace(
             self.manifest,
-            model=twin.spec.name,
-            model_sha256=twin.sha256,
+            **identity_of(twin),
             version=package_version(),
             people=json.loads(json.dumps(people.identity)),
         )
