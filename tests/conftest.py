@@ -86,33 +86,52 @@ def run(*arguments: str | Path, **environment: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def build_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def configure(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Configure a new build folder of CMake, with options."""
+
+    def configured(*options: str) -> Path:
+        folder = tmp_path_factory.mktemp("programs")
+        run(command("cmake"), "-S", ROOT, "-B", folder, *options)
+        return folder
+
+    return configured
+
+
+@pytest.fixture(scope="session")
+def build_folder(configure: Callable[..., Path]) -> Path:
     """A build folder of CMake, configured.
 
     ``make asan``, ``tsan`` and ``aarch64`` put options of CMake into DTWIN_CMAKE_OPTIONS.
     """
-    folder = tmp_path_factory.mktemp("programs")
-    run(
-        command("cmake"),
-        "-S",
-        ROOT,
-        "-B",
-        folder,
-        *os.environ.get("DTWIN_CMAKE_OPTIONS", "").split(),
-    )
-    return folder
+    return configure(*os.environ.get("DTWIN_CMAKE_OPTIONS", "").split())
 
 
 @pytest.fixture(scope="session")
-def build_program(build_folder: Path) -> Callable[[str], Path]:
-    """Build a program of tests/cpp by its CMake target, with the engine's C library."""
+def build_in() -> Callable[[Path, str], Path]:
+    """Build a program or library by its CMake target in a configured folder."""
 
-    def build(target: str) -> Path:
+    def build(folder: Path, target: str) -> Path:
         jobs = str(os.cpu_count() or 1)
-        run(command("cmake"), "--build", build_folder, "--target", target, "--parallel", jobs)
-        return build_folder / target
+        run(command("cmake"), "--build", folder, "--target", target, "--parallel", jobs)
+        return folder / target
 
     return build
+
+
+@pytest.fixture(scope="session")
+def build_program(build_folder: Path, build_in: Callable[..., Path]) -> Callable[[str], Path]:
+    """Build a program of tests/cpp by its CMake target, with the engine's C library."""
+    return partial(build_in, build_folder)
+
+
+@pytest.fixture(scope="session")
+def tool() -> Callable[..., str]:
+    """Run a build tool of this Python's environment or PATH; returns what it prints."""
+
+    def ran(name: str, *arguments: str | Path, **environment: str) -> str:
+        return run(command(name), *arguments, **environment)
+
+    return ran
 
 
 @pytest.fixture(scope="session")
@@ -125,6 +144,18 @@ def cuda_emulator(build_folder: Path, build_program: Callable[[str], Path]) -> P
     if "cuda_emulator" not in run(command("cmake"), "--build", build_folder, "--target", "help"):
         pytest.skip("no CUDA compiler with cuda.h is here")
     return build_program("cuda_emulator").with_name("libcuda_emulator.so")
+
+
+@pytest.fixture(scope="session")
+def ort_library(build_folder: Path, build_program: Callable[[str], Path]) -> Path:
+    """libdtwin_ort, for DTWIN_ORT_LIBRARY."""
+    if "DTWIN_SANITIZE" in os.environ.get("DTWIN_CMAKE_OPTIONS", ""):
+        pytest.skip("onnxruntime itself is not sanitized")
+    if "DTWIN_EMULATOR" in os.environ:
+        pytest.skip("Python cannot load a library for another processor")
+    if "dtwin_ort" not in run(command("cmake"), "--build", build_folder, "--target", "help"):
+        pytest.skip("no C header of ONNX Runtime is here (make onnxruntime-header)")
+    return build_program("dtwin_ort").with_name("libdtwin_ort.so")
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,11 @@ TOLERANCES: dict[str, dict[str, float]] = {
     # Generated weights: three layers, the first a sum of E <= 5,000 edges, about 70 u each;
     # the engine and torch sum in another order.
     "generated": {"float32": 1e-5},
+    # Weights of the C library: the same products as Python's, but arctanh and exp are the C
+    # library's and not numpy's, within 2 u each; sums of a few such units pass them on.
+    "c_weights": {"float32": 1e-6},
+    # Its readouts of the same outputs: float64 sums of <= 100 steps in another order, rounded once.
+    "c_readouts": {"float32": 1.2e-7},
     # Mish or its derivative alone, relative (to the sum of the sizes of the derivative's two
     # terms, which cancel): an exp, three more roundings and a division; float32 exp is
     # within 2 u, its square doubles that.
@@ -47,6 +52,8 @@ TOLERANCES: dict[str, dict[str, float]] = {
     # Predictions after 30 steps of training in another arithmetic. Adam divides by the gradient's
     # size, so rounding grows: 1e-3 at most in three seeds, where one step more or less is 9e-2.
     "trained": {"float32": 1e-2},
+    # Another runtime's rollout of some hundred steps, and what is read of it: two float32 programs.
+    "onnx": {"float32": 2e-6},
     # Central differences with a step of 1e-5: it squared, times third derivatives of order 10,
     # and a loss of order 10 rounded at u, divided by it.
     "finite_differences": {"float64": 1e-8},

@@ -35,13 +35,16 @@ int guarded(Work work) noexcept {
     return fail(DTWIN_ERROR_MEMORY, dtwin_strerror(DTWIN_ERROR_MEMORY));
 }
 
-void check_pointer(const void* pointer) {
-    if (!pointer) check(DTWIN_ERROR_NULL);
+void check_pointer(const void* pointer, const char* name) {
+    if (!pointer) {
+        throw Refusal{DTWIN_ERROR_NULL, sentence("argument", name, "a required pointer is NULL", "",
+                                                 "", "Give what dtwin.h says of it")};
+    }
 }
 
 template <class Struct>
 void check_struct(const Struct* given) {
-    check_pointer(given);
+    check_pointer(given, "a struct");
     if (given->struct_size != sizeof(Struct)) check(DTWIN_ERROR_VERSION);
 }
 
@@ -49,7 +52,7 @@ void check_struct(const Struct* given) {
 class Call {
   public:
     Call(const dtwin_model* model, const dtwin_people* people) {
-        check_pointer(model);
+        check_pointer(model, "model");
         check_struct(people);
         if (people->n_threads < 0 || people->n_threads > DTWIN_MAX_THREADS) {
             check(DTWIN_ERROR_THREADS);
@@ -61,7 +64,7 @@ class Call {
         if (people->n_subjects < 0 || people->max_bytes < 0) check(DTWIN_ERROR_SIZE);
         n_subjects_ = people->n_subjects;
         read(people->edges, model->n_edges());
-        if (n_subjects_) check_pointer(people->edges);
+        if (n_subjects_) check_pointer(people->edges, "edges");
     }
 
     void read(const float* data, int64_t size) {
@@ -107,9 +110,9 @@ extern "C" {
 
 int dtwin_model_load(const char* folder, dtwin_model** model) {
     return guarded([&] {
-        check_pointer(model);
+        check_pointer(model, "model");
         *model = nullptr;
-        check_pointer(folder);
+        check_pointer(folder, "folder");
         const Folder opened(folder);
         File config(opened, "config.json", kMostConfigBytes);
         File weights(opened, "model.safetensors", kMostWeightsBytes);
@@ -129,7 +132,7 @@ const char* dtwin_model_message(void) { return message; }
 
 int dtwin_model_get_sizes(const dtwin_model* model, dtwin_model_sizes* sizes) {
     return guarded([&] {
-        check_pointer(model);
+        check_pointer(model, "model");
         check_struct(sizes);
         sizes->cell = model->cell;
         sizes->head = model->hazard ? DTWIN_HAZARD : DTWIN_SIGMOID;
@@ -149,7 +152,7 @@ int dtwin_model_get_sizes(const dtwin_model* model, dtwin_model_sizes* sizes) {
 
 int dtwin_model_get_task_sizes(const dtwin_model* model, int64_t task, dtwin_task_sizes* sizes) {
     return guarded([&] {
-        check_pointer(model);
+        check_pointer(model, "model");
         check_struct(sizes);
         const Task* found = task_at(model, task);
         if (!found) check(DTWIN_ERROR_TASK);
@@ -185,7 +188,7 @@ const char* dtwin_model_sha256(const dtwin_model* model) {
 int dtwin_model_personalize(const dtwin_model* model, const dtwin_people* people, float* weights) {
     return guarded([&] {
         Call call(model, people);
-        if (people->n_subjects) check_pointer(weights);
+        if (people->n_subjects) check_pointer(weights, "weights");
         call.write(weights, model->n_weights());
         call.finish(*model, *people);
         const int64_t n = chunk_size(*people, model->n_edges());
@@ -200,10 +203,10 @@ int dtwin_model_personalize(const dtwin_model* model, const dtwin_people* people
 int dtwin_model_set_weights(const dtwin_model* model, const float* weights, int64_t n_subjects,
                             dtwin_rollout_params* params) {
     return guarded([&] {
-        check_pointer(model);
+        check_pointer(model, "model");
         check_struct(params);
         if (n_subjects < 0) check(DTWIN_ERROR_SIZE);
-        if (n_subjects) check_pointer(weights);
+        if (n_subjects) check_pointer(weights, "weights");
         set_weights(*model, weights, n_subjects, params);
     });
 }
@@ -211,8 +214,8 @@ int dtwin_model_set_weights(const dtwin_model* model, const float* weights, int6
 int dtwin_model_encode(const dtwin_model* model, int64_t n_tasks, const char* const* tasks,
                        float* inputs) {
     return guarded([&] {
-        check_pointer(model);
-        check_pointer(inputs);
+        check_pointer(model, "model");
+        check_pointer(inputs, "inputs");
         const Run run = choose_tasks(*model, n_tasks, tasks);
         std::fill_n(inputs, run.n_sequences() * run.n_steps * kInputs, 0.0f);
         encode(run, inputs);
@@ -243,7 +246,7 @@ int dtwin_model_vjp(const dtwin_model* model, const dtwin_people* people,
         check_struct(gradients);
         const dtwin_edge_gradients& g = *gradients;
         const Run run = choose_tasks(*model, g.n_tasks, g.tasks);
-        if (people->n_subjects) check_pointer(g.d_edges);
+        if (people->n_subjects) check_pointer(g.d_edges, "d_edges");
         call.read(g.d_choice_prob, run.n_trials * kActions);
         call.read(g.d_rt_s, run.n_trials);
         call.read(g.d_contrasts, run.n_contrasts * model->n_bold());

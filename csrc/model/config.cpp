@@ -21,7 +21,6 @@ namespace {
 constexpr int64_t kFormatVersion = 1;
 constexpr int64_t kMostSize = 1 << 24;
 constexpr uint32_t kMostLayers = 64;
-constexpr int64_t kMostRegions = 10000;
 constexpr size_t kMostNameCharacters = 200;
 
 std::string quoted(std::string_view text) { return "\"" + std::string(text.substr(0, 60)) + "\""; }
@@ -45,19 +44,24 @@ class Config {
     void read() {
         check_format();
         read_spec(typed(root_, "spec", Kind::kObject));
-        model_.regions = names(typed(root_, "regions", Kind::kArray), "regions");
-        if (static_cast<int64_t>(model_.regions.size()) != model_.n_regions) {
+        const Json::Item regions = typed(root_, "regions", Kind::kArray);
+        if (regions.count() != model_.n_regions) {
             refuse("regions", std::to_string(model_.n_regions) + " names");
         }
+        model_.regions = names(regions, "regions", "region_name", "region_duplicate");
         read_tasks(typed(root_, "tasks", Kind::kObject), typed(root_, "contrasts", Kind::kObject));
         typed(root_, "training", Kind::kObject);
         model_.sha256 = typed(root_, "weights_sha256", Kind::kText).text();
     }
 
   private:
-    [[noreturn]] void refuse(const std::string& field, const std::string& wanted) const {
-        refuse_model("model_content", file_, "this part of the model cannot be used",
-                     field + ": " + wanted);
+    [[noreturn]] void refuse(const std::string& field, const std::string& wanted,
+                             const char* code = "model_content") const {
+        refuse_model(code, file_, "this part of the model cannot be used", field + ": " + wanted);
+    }
+
+    [[noreturn]] void refuse_spec(const std::string& field, const std::string& wanted) const {
+        refuse(field, wanted, "spec");
     }
 
     Json::Item typed(Json::Item object, const char* name, Kind kind) const {
@@ -81,88 +85,97 @@ class Config {
         }
     }
 
-    int64_t size(Json::Item value, const std::string& field, int64_t least, int64_t most) const {
-        if (!value.is(Kind::kInteger) || value.integer() < least || value.integer() > most) {
-            refuse(field,
-                   "an integer from " + std::to_string(least) + " to " + std::to_string(most));
+    // Fields of the spec.
+    int64_t size(Json::Item value, const char* field, int64_t least = 1) const {
+        if (!value.is(Kind::kInteger) || value.integer() < least || value.integer() > kMostSize) {
+            refuse_spec(field, "an integer from " + std::to_string(least) + " to " +
+                                   std::to_string(kMostSize));
         }
         return value.integer();
-    }
-
-    int64_t size(Json::Item spec, const char* field, int64_t least = 1) const {
-        return size(spec.member(field), field, least, kMostSize);
     }
 
     double seconds(Json::Item spec, const char* field) const {
         const Json::Item value = spec.member(field);
         if (!value.is_number() || !(value.number() >= 1e-3 && value.number() <= 1e3)) {
-            refuse(field, "0.001 to 1000 seconds");
+            refuse_spec(field, "0.001 to 1000 seconds");
         }
         return value.number();
     }
 
-    bool truth(Json::Item spec, const char* field) const {
+    std::string_view text(Json::Item spec, const char* field) const {
         const Json::Item value = spec.member(field);
-        if (!value.is(Kind::kTrue) && !value.is(Kind::kFalse)) refuse(field, "true or false");
-        return value.is(Kind::kTrue);
+        if (!value.is(Kind::kText) || !is_name(value.text(), kMostConfigBytes)) {
+            refuse_spec(field, "printable text");
+        }
+        return value.text();
+    }
+
+    Json::Item list(Json::Item spec, const char* field) const {
+        const Json::Item value = spec.member(field);
+        if (!value.is(Kind::kArray)) refuse_spec(field, "a list");
+        return value;
     }
 
     // Distinct names.
-    std::vector<std::string> names(Json::Item list, const char* field) const {
+    std::vector<std::string> names(Json::Item list, const char* field, const char* code,
+                                   const char* code_of_two) const {
         std::vector<std::string> names;
         Json::Item item = list.first();
         for (uint32_t i = 0; i < list.count(); ++i, item = item.next()) {
             if (!item.is(Kind::kText) || !is_name(item.text(), kMostNameCharacters)) {
-                refuse(field, "names of 1 to 200 printable characters");
+                refuse(field, "names of 1 to 200 printable characters", code);
             }
             names.emplace_back(item.text());
         }
         std::vector<std::string_view> sorted(names.begin(), names.end());
         std::sort(sorted.begin(), sorted.end());
         const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
-        if (twice != sorted.end()) refuse(field, "no name twice, as " + quoted(*twice) + " is");
+        if (twice != sorted.end()) {
+            refuse(field, "no name twice, as " + quoted(*twice) + " is", code_of_two);
+        }
         return names;
-    }
-
-    int32_t cell(Json::Item spec) const {
-        constexpr std::string_view kCells[] = {"rnn", "gru", "lstm"};  // as in dtwin_cell
-        const std::string_view name = typed(spec, "cell", Kind::kText).text();
-        const auto found = std::find(std::begin(kCells), std::end(kCells), name);
-        if (found == std::end(kCells)) refuse("cell", "rnn | gru | lstm");
-        return static_cast<int32_t>(found - std::begin(kCells));
     }
 
     void read_spec(Json::Item spec) {
         constexpr uint32_t kFields = 14;
-        if (spec.count() != kFields) refuse("spec", std::to_string(kFields) + " fields");
-        model_.name = typed(spec, "name", Kind::kText).text();
-        if (!is_name(model_.name, kMostConfigBytes)) refuse("name", "printable text");
-        model_.cell = cell(spec);
-        model_.n_regions = size(spec.member("n_regions"), "n_regions", 2, kMostRegions);
-        model_.n_hidden = size(spec, "n_hidden");
-        size(spec, "segment_steps");
-        size(spec.member("n_inputs"), "n_inputs", kInputs, kInputs);
-        size(spec.member("n_actions"), "n_actions", kActions, kActions);
-        const Json::Item hidden = typed(spec, "hyper_hidden", Kind::kArray);
+        if (spec.count() != kFields) refuse_spec("spec", std::to_string(kFields) + " fields");
+        model_.name = text(spec, "name");
+        constexpr std::string_view kCells[] = {"rnn", "gru", "lstm"};  // as in dtwin_cell
+        const auto cell = std::find(std::begin(kCells), std::end(kCells), text(spec, "cell"));
+        if (cell == std::end(kCells)) refuse("cell", "rnn | gru | lstm", "cell");
+        model_.cell = static_cast<int32_t>(cell - std::begin(kCells));
+        model_.n_regions = size(spec.member("n_regions"), "n_regions", 2);
+        model_.n_hidden = size(spec.member("n_hidden"), "n_hidden");
+        size(spec.member("segment_steps"), "segment_steps");
+        const int64_t n_inputs = size(spec.member("n_inputs"), "n_inputs"),
+                      n_actions = size(spec.member("n_actions"), "n_actions");
+        if (n_inputs != kInputs || n_actions != kActions) {
+            refuse("n_inputs, n_actions", "those of the tasks, " + std::to_string(kInputs) +
+                                              " and " + std::to_string(kActions));
+        }
+        const Json::Item hidden = list(spec, "hyper_hidden");
         if (hidden.count() < 1 || hidden.count() > kMostLayers) {
-            refuse("hyper_hidden", "1 to 64 layers");
+            refuse_spec("hyper_hidden", "1 to 64 layers");
         }
         Json::Item width = hidden.first();
         for (uint32_t i = 0; i < hidden.count(); ++i, width = width.next()) {
-            model_.hyper_hidden.push_back(size(width, "hyper_hidden", 1, kMostSize));
+            model_.hyper_hidden.push_back(size(width, "hyper_hidden"));
         }
-        model_.bold_regions = names(typed(spec, "bold_regions", Kind::kArray), "bold_regions");
-        const std::string_view head = typed(spec, "head", Kind::kText).text();
-        if (head != "hazard" && head != "sigmoid") refuse("head", "hazard | sigmoid");
+        model_.bold_regions = names(list(spec, "bold_regions"), "bold_regions", "spec", "spec");
+        const std::string_view head = text(spec, "head");
+        if (head != "hazard" && head != "sigmoid") refuse_spec("head", "hazard | sigmoid");
         model_.hazard = head == "hazard";
-        model_.standardize = truth(spec, "standardize");
-        const Json::Item dropout = spec.member("dropout");
+        const Json::Item standardize = spec.member("standardize"), dropout = spec.member("dropout");
+        model_.standardize = standardize.is(Kind::kTrue);
+        if (!model_.standardize && !standardize.is(Kind::kFalse)) {
+            refuse_spec("standardize", "true or false");
+        }
         if (!dropout.is_number() || !(dropout.number() >= 0 && dropout.number() < 1)) {
-            refuse("dropout", "a rate in [0, 1)");
+            refuse_spec("dropout", "a rate in [0, 1)");
         }
         model_.dt_s = seconds(spec, "dt_s");
         model_.tr_s = seconds(spec, "tr_s");
-        if (model_.dt_s > model_.tr_s) refuse("dt_s", "at most tr_s");
+        if (model_.dt_s > model_.tr_s) refuse_spec("dt_s", "at most tr_s");
     }
 
     void read_tasks(Json::Item tasks, Json::Item contrasts) {
@@ -175,6 +188,7 @@ class Config {
             Task task;
             task.name = key.text();
             if (!is_task(task.name)) refuse("tasks", "faces | stroop");
+            if (!values.is(Kind::kObject)) refuse("tasks", "an object for each task");
             const Json::Item rows = contrasts.member(task.name);
             if (!rows.is(Kind::kArray)) refuse("contrasts", "a list for each task");
             Json::Item row = rows.first();
@@ -242,8 +256,8 @@ std::vector<Wanted> wanted_tensors(dtwin_model* model, const std::string& config
             &task.projection);
     }
     if (sizes.overflow()) {
-        refuse_model("model_content", config_name, "this part of the model cannot be used",
-                     "spec: sizes whose products can be counted");
+        refuse_model("model_tensors", config_name, "the sizes are larger than any file",
+                     "a spec whose tensors can be counted");
     }
     return wanted;
 }

@@ -37,8 +37,9 @@ class Fields {
     Fields(Json::Item values, const std::string& task, const std::string& file)
         : values_(values), task_(task), file_(file) {}
 
-    [[noreturn]] void refuse(const std::string& field, const std::string& wanted) const {
-        refuse_model("schedule", file_, "the schedule of " + task_ + " cannot be used",
+    [[noreturn]] void refuse(const std::string& field, const std::string& wanted,
+                             const char* code = "schedule") const {
+        refuse_model(code, file_, "the schedule of " + task_ + " cannot be used",
                      field + ": " + wanted);
     }
 
@@ -83,8 +84,9 @@ class Fields {
         const Json::Item field = list(name, count);
         Json::Item item = field.first();
         for (uint32_t i = 0; i < count; ++i, item = item.next()) {
-            if (!item.is(Kind::kInteger) || item.integer() < 0 || item.integer() >= end) {
-                refuse(name, "integers from 0 to " + std::to_string(end - 1));
+            if (!item.is(Kind::kInteger) || item.integer() < 0) refuse(name, "integers from 0");
+            if (item.integer() >= end) {
+                refuse(name, "integers below " + std::to_string(end), "model_content");
             }
         }
     }
@@ -155,12 +157,13 @@ Schedule read_schedule(Json::Item values, const std::string& task, double dt_s, 
     }
     const Json::Item name = values.member("task"), run_s = values.member("run_s"),
                      n_codes = values.member("n_codes");
-    if (!name.is(Kind::kText) || name.text() != task) fields.refuse("task", task);
+    if (!name.is(Kind::kText)) fields.refuse("task", "a name");
+    if (name.text() != task) fields.refuse("task", task, "model_content");
     if (!run_s.is_number() || !(run_s.number() > 0 && run_s.number() <= kMostSeconds)) {
         fields.refuse("run_s", "seconds in (0, 86400]");
     }
     if (!n_codes.is(Kind::kInteger) || n_codes.integer() != kCodes) {
-        fields.refuse("n_codes", std::to_string(kCodes));
+        fields.refuse("n_codes", std::to_string(kCodes), "model_content");
     }
     Schedule made;
     made.run_s = run_s.number();
@@ -196,7 +199,7 @@ Schedule read_schedule(Json::Item values, const std::string& task, double dt_s, 
         const int64_t stop = std::min(first_step(onset + window_s[i], dt_s), made.n_steps());
         made.windows.push_back({start, std::max(stop, start + 1)});
         if (made.windows.back().stop > made.n_steps()) {
-            fields.refuse("window_s", "windows within the run");
+            fields.refuse("window_s", "windows within the run", "model_content");
         }
     }
     return made;
