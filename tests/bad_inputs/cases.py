@@ -33,6 +33,8 @@ PERSON_CODES = frozenset(
 )
 """Faults of one person of a cohort, who is rejected (exit 3) while the others are predicted."""
 
+COMMANDS = ("screen", "predict")
+
 Call = Callable[[], object]
 Options = Mapping[str, Any]
 NO_OPTIONS: Options = {}
@@ -48,15 +50,17 @@ class Place:
         folder: empty, of this try alone.
         twin: one of R regions; ``model`` is its folder.
         people: a .npy of N good people.
+        command: ``screen`` or ``predict``.
     """
 
     folder: Path
     twin: Twin
     model: Path
     people: Path
+    command: str = "predict"
 
     def words(self, model: object, people: object, options: Options) -> list[str]:
-        """The command line that predicts people, with the options of ``read_connectomes``."""
+        """The command line about people, with the options of ``read_connectomes``."""
         more: list[object] = []
         for field in ("regions", "subjects"):
             if options.get(field) is not None:
@@ -65,7 +69,8 @@ class Place:
             more += ["--atlas", *options["atlas"]]
         if options.get("is_fisher_z"):
             more += ["--fisher-z"]
-        return [str(word) for word in ["predict", model, people, *more, "--out", self.out]]
+        out = [self.out] if self.command == "screen" else ["--out", self.out]
+        return [str(word) for word in [self.command, model, people, *out, *more]]
 
     @property
     def out(self) -> Path:
@@ -90,21 +95,18 @@ class Case:
         calls: entry point of Python -> what prepares the input and returns the call.
         words: what prepares the input and returns the command line; None where a command
             line cannot say it.
-        exit: of the command.
+        commands: that take such words.
+        exit: of the commands.
         seconds, n_bytes: limits of time, and of memory above what was taken before.
     """
 
     code: str
     calls: Mapping[str, Callable[[Place], Call]]
     words: Callable[[Place], Sequence[str]] | None = None
+    commands: tuple[str, ...] = COMMANDS
     exit: int = cli.EXIT_UNREADABLE
     seconds: float = MAX_SECONDS
     n_bytes: int = MAX_BYTES
-
-    @property
-    def entries(self) -> tuple[str, ...]:
-        """Names of the entry points."""
-        return (*self.calls, *(["dtwin predict"] if self.words else []))
 
 
 def exit_of(code: str) -> int:
@@ -128,7 +130,7 @@ def of_array(code: str, array: Any, *, in_file: bool = True, **options: Any) -> 
         path.write_bytes(npy_of(array))
         return place.words(place.model, path, {"regions": place.twin.regions, **options})
 
-    return Case(code, calls, words if in_file else None, exit_of(code))
+    return Case(code, calls, words if in_file else None, exit=exit_of(code))
 
 
 def of_file(code: str, name: str, content: bytes | str | Writer, *more: Any, **limits: Any) -> Case:
@@ -151,6 +153,7 @@ def of_path(
     options: Options | Callable[[Path], Options] = NO_OPTIONS,
     *,
     in_command: bool = True,
+    commands: tuple[str, ...] = COMMANDS,
     exit: int | None = None,
     **limits: Any,
 ) -> Case:
@@ -173,7 +176,7 @@ def of_path(
 
     calls = {"predict": predict} if code == "missing_regions" else {"read_connectomes": read}
     wanted = exit_of(code) if exit is None else exit
-    return Case(code, calls, words if in_command else None, wanted, **limits)
+    return Case(code, calls, words if in_command else None, commands, wanted, **limits)
 
 
 def of_cohort(code: str, make: Callable[[Path], Path]) -> Case:
@@ -211,7 +214,7 @@ def of_model_path(code: str, make: Callable[[Place], Path], **limits: Any) -> Ca
     def words(place: Place) -> list[str]:
         return place.words(make(place), place.people, {"regions": place.twin.regions})
 
-    return Case(code, {"load": opened}, words, exit_of(code), **limits)
+    return Case(code, {"load": opened}, words, exit=exit_of(code), **limits)
 
 
 def of_call(code: str, call: Callable[[Place], object]) -> Case:
@@ -234,7 +237,7 @@ def of_options(
     calls: dict[str, Callable[[Place], Call]] = {}
     if call is not None:
         calls["predict"] = lambda place: lambda: call(place)
-    return Case(code, calls, full, exit_of(code))
+    return Case(code, calls, full, ("predict",), exit_of(code))
 
 
 def edited(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
