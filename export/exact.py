@@ -17,6 +17,7 @@ from ..weights import RNNWeights
 from .readout import Runs
 
 Array = npt.NDArray[Any]
+_FLOAT64: dict[str, Any] = {"backend": "cpu", "precision": "float64"}
 
 
 def exact_outputs(
@@ -34,7 +35,7 @@ def exact_outputs(
     flat, slopes = _generate(twin, x)
     weights = RNNWeights.from_flat(flat, twin.spec)
     inputs = np.float64(given["inputs"] if part == "rollout" else twin.encode(list(twin.schedules)))
-    outputs = rollout(weights, inputs, backend="cpu").outputs
+    outputs = rollout(weights, inputs, **_FLOAT64).outputs
     if part == "hypernetwork":
         return {"weights": flat}, outputs
     if part == "rollout":
@@ -44,7 +45,7 @@ def exact_outputs(
         return read, outputs
     del read["bold"]
     d_outputs = cotangent(twin, outputs, given).astype(np.float64)
-    d_weights = rollout_vjp(weights, inputs, d_outputs, backend="cpu").weights
+    d_weights = rollout_vjp(weights, inputs, d_outputs, **_FLOAT64).weights
     return {**read, "d_edges": _edge_gradients(twin, edges, slopes, d_weights.to_flat())}, outputs
 
 

@@ -87,7 +87,7 @@ class Nodes:
         series: Sequence[str],
         n_results: int,
     ) -> list[str]:
-        """A Scan along the first axis.
+        """A Scan along the first axis, over (S,B,*) states and steps.
 
         Args:
             step: writes the body: (nodes, states, a step of each series) -> (next states,
@@ -102,7 +102,10 @@ class Nodes:
         from onnx import TensorProto, helper
 
         def values(names: Sequence[str]) -> list[Any]:
-            return [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+            # Three axes: ONNX Runtime asks how many there are, where it cannot find out itself.
+            return [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 3) for name in names
+            ]
 
         stem = f"{self._prefix}scan_{len(self.nodes)}"
         body = Nodes(f"{stem}_")

@@ -51,9 +51,19 @@ def build(twin: Twin, part: str) -> bytes:
         part: a key of ``PARTS``.
 
     Raises:
-        DTwinInputError: the model would be larger than ONNX files can be (code ``onnx_size``).
+        DTwinInputError: no such part (code ``argument``), or a model that would be larger than
+            ONNX files can be (``onnx_size``).
         MissingExtraError: onnx is not installed.
     """
+    if part not in PARTS:
+        raise DTwinInputError(
+            "argument",
+            "a twin has no such part",
+            field="part",
+            wanted=" | ".join(PARTS),
+            got=repr(part),
+            fix="Name one of these",
+        )
     _check_size(twin)
     try:
         from onnx import checker, helper
