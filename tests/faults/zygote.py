@@ -7,6 +7,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import sys
 
 IMPORTED = (
@@ -43,6 +44,9 @@ def _become(request: dict[str, object]) -> None:
     from dtwin_fast.cli import main as dtwin
 
     os.setsid()
+    # As many core dumps as may be: a run must forbid them itself.
+    most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (most, most))
     for name, fd in (("/dev/null", 0), (request["stdout"], 1), (request["stderr"], 2)):
         os.dup2(os.open(str(name), os.O_RDWR | os.O_CREAT, 0o666), fd)
     os.environ.update(request["env"])  # type: ignore[call-overload]
