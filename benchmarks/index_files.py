@@ -53,10 +53,10 @@ def main() -> None:
         folder, cache = Path(place) / "in", Path(place) / "index.parquet"
         write_tree(folder, options.files)
         seconds = measure(folder, cache, options.files)
-    row = {"files": options.files, **{name: round(value, 3) for name, value in seconds.items()}}
-    print(json.dumps(row))
-    if options.json:
-        write_atomic(options.json, json.dumps(row, indent=2) + "\n")
+        row = {"files": options.files, **{name: round(s, 3) for name, s in seconds.items()}}
+        print(json.dumps(row), flush=True)  # taking the tree away may last longer than all of it
+        if options.json:
+            write_atomic(options.json, json.dumps(row, indent=2) + "\n")
 
 
 if __name__ == "__main__":
