@@ -17,7 +17,7 @@ CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -
 ENGINE_TESTS := $(addprefix tests/test_,affine.py rollout.py bad_rollouts.py determinism.py cells.py torch_op.py)
 PROGRAM_TESTS := $(addprefix tests/test_,c_api.py threads.py activations.py)
 
-.PHONY: demo test check format bench doctor browser onnxruntime-header asan tsan exhaustive aarch64 clean
+.PHONY: demo test check format bench doctor browser onnxruntime-header asan tsan chaos exhaustive aarch64 clean
 
 demo: $(VENV)/.demo  ## simulate, train, evaluate, intervene, write the report
 	$(BIN)/dtwin demo --out $(OUT)
@@ -75,6 +75,9 @@ asan: $(VENV)/.test  ## programs of tests/cpp, then the Python tests of the engi
 
 tsan: $(VENV)/.test  ## concurrent calls under ThreadSanitizer
 	DTWIN_CMAKE_OPTIONS=-DDTWIN_SANITIZE=thread $(BIN)/python -m pytest tests/test_threads.py
+
+chaos: $(VENV)/.test  ## 300 kills of screenings, and every call that writes failing with every error
+	DTWIN_CHAOS=1 $(BIN)/python -m pytest -s tests/test_screening_faults.py
 
 exhaustive: $(VENV)/.test  ## tanh and sigmoid of every float32, on every instruction set here
 	DTWIN_ACTIVATIONS_STRIDE=1 $(BIN)/python -m pytest -s tests/test_activations.py
