@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo-out
+PREFIX ?= build/prefix
+FUZZ_SECONDS ?= 60
 # An index with the CPU wheels of torch, where pip does not know one already (README "Install").
 TORCH_INDEX ?=
 
@@ -15,9 +17,9 @@ ENGINE := CMakeLists.txt pyproject.toml $(shell find csrc -type f)
 TYPED := build/typed/dtwin_fast
 CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 ENGINE_TESTS := $(addprefix tests/test_,affine.py rollout.py bad_rollouts.py determinism.py cells.py torch_op.py)
-PROGRAM_TESTS := $(addprefix tests/test_,c_api.py threads.py activations.py)
+PROGRAM_TESTS := $(addprefix tests/test_,c_api.py c_model.py threads.py activations.py)
 
-.PHONY: demo test check format bench doctor browser onnxruntime-header asan tsan chaos exhaustive aarch64 clean
+.PHONY: demo test check format bench doctor browser onnxruntime-header c-library fuzz asan tsan chaos exhaustive aarch64 clean
 
 demo: $(VENV)/.demo  ## simulate, train, evaluate, intervene, write the report
 	$(BIN)/dtwin demo --out $(OUT)
@@ -55,6 +57,33 @@ bench: $(VENV)/.bench  ## time the engine beside torch, JAX and ONNX Runtime
 doctor: $(VENV)/.demo  ## what was built, what this machine offers
 	$(BIN)/dtwin doctor
 
+# Of Python nothing is needed.
+c-library:  ## the C library, installed to PREFIX: dtwin.h, find_package(dtwin), pkg-config dtwin
+	cmake -S . -B build/c-library
+	cmake --build build/c-library --target dtwin --parallel
+	cmake --install build/c-library --prefix $(PREFIX)
+
+# Without clang++ a driver of tests/cpp takes libFuzzer's place, which does not see what it reaches.
+fuzz: $(VENV)/.test  ## what reads model files in C++, FUZZ_SECONDS for each target
+	rm -rf build/fuzz && $(BIN)/python tests/fuzz_corpus.py build/fuzz/corpus
+	@set -e; export ASAN_OPTIONS=max_allocation_size_mb=64:allocator_may_return_null=0; \
+	options="-DDTWIN_CUDA=OFF -DDTWIN_SANITIZE=$(ASAN)"; \
+	if command -v clang++ >/dev/null; then fuzzer=ON; \
+	    options="$$options -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++"; \
+	else fuzzer=OFF; fi; \
+	$(BIN)/cmake -S . -B build/fuzz $$options -DDTWIN_LIBFUZZER=$$fuzzer >/dev/null; \
+	for target in json safetensors model; do \
+	    $(BIN)/cmake --build build/fuzz --target fuzz_$$target --parallel >/dev/null; \
+	    if [ $$fuzzer = ON ]; then mkdir -p build/fuzz/found/$$target; \
+	        build/fuzz/fuzz_$$target -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 \
+	            -print_final_stats=1 -artifact_prefix=build/fuzz/$$target- \
+	            build/fuzz/found/$$target build/fuzz/corpus/$$target >build/fuzz/$$target.log 2>&1 \
+	            || { cat build/fuzz/$$target.log; exit 1; }; \
+	        grep number_of_executed_units build/fuzz/$$target.log; \
+	    else build/fuzz/fuzz_$$target $(FUZZ_SECONDS) 1 build/fuzz/corpus/$$target/*; fi; \
+	    echo "$$target: no faults in $(FUZZ_SECONDS) s"; \
+	done
+
 # The environment's packages by path: its start-up files would import the normal engine.
 PACKAGES = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 PRELOAD = $(shell g++ -print-file-name=libasan.so):$(shell g++ -print-file-name=libstdc++.so)
@@ -74,7 +103,8 @@ asan: $(VENV)/.test  ## programs of tests/cpp, then the Python tests of the engi
 	    build/asan/venv/bin/python -m pytest $(ENGINE_TESTS)
 
 tsan: $(VENV)/.test  ## concurrent calls under ThreadSanitizer
-	DTWIN_CMAKE_OPTIONS=-DDTWIN_SANITIZE=thread $(BIN)/python -m pytest tests/test_threads.py
+	DTWIN_CMAKE_OPTIONS=-DDTWIN_SANITIZE=thread $(BIN)/python -m pytest tests/test_threads.py \
+	    tests/test_c_model.py -k "threads or concurrent"
 
 chaos: $(VENV)/.test  ## 300 kills of screenings, and every call that writes failing with every error
 	DTWIN_CHAOS=1 $(BIN)/python -m pytest -s tests/test_screening_faults.py

@@ -428,6 +428,26 @@ def test_names_in_other_scripts_survive(run: Callable[..., str], tmp_path: Path)
     assert run("describe", tmp_path).splitlines()[2].split() == config["regions"]
 
 
+def test_threads_may_share_a_model(
+    build_program: Callable[[str], Path], run_program: Callable[..., str], tmp_path: Path
+) -> None:
+    small_twin("gru", "hazard").save(tmp_path)
+    said = run_program(build_program("model_threads"), tmp_path)
+    assert said == "4 threads, 5 rounds, 0 wrong\n"
+
+
+def test_no_memory_is_a_status_and_no_leak(
+    build_program: Callable[[str], Path], run_program: Callable[..., str], tmp_path: Path
+) -> None:
+    small_twin("lstm", "hazard").save(tmp_path)
+    said = run_program(build_program("model_memory"), tmp_path)
+    counts, rest = said.split(" without memory: ")
+    assert rest == "0 leaks, 0 other statuses\n"
+    loads, calls = (int(part.split()[0]) for part in counts.split(", "))
+    assert loads > 100
+    assert calls > 50
+
+
 @pytest.fixture(scope="module")
 def prefix(
     build_folder: Path,
