@@ -279,8 +279,8 @@ def test_the_command_writes_and_says_what_it_measured(
     arguments = [text for option, file in files.items() for text in (f"--{option}", str(file))]
     assert main(["export", str(tmp_path / "model"), *arguments, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert [one["part"] for one in said["files"]] == ["twin", "hypernetwork"]
-    assert [one["bytes"] for one in said["files"]] == [f.stat().st_size for f in files.values()]
+    assert [one["part"] for one in said["written"]] == ["twin", "hypernetwork"]
+    assert [one["path"] for one in said["written"]] == [str(file) for file in files.values()]
     assert main(["export", str(tmp_path / "model"), "--onnx", str(files["onnx"])]) == 0
     assert "In silico, not clinical" in capsys.readouterr().out
 
