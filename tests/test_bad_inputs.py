@@ -11,11 +11,14 @@ from __future__ import annotations
 import ast
 import contextlib
 import csv
+import gzip
 import importlib
+import io
 import re
 import shutil
 import signal
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +29,15 @@ import pytest
 from bad_inputs import TABLE, Case, Place
 from bad_inputs.arrays import PEOPLE
 from bad_inputs.cases import MAX_BYTES, MAX_SECONDS, PERSON_CODES
+from bad_inputs.files import GOOD, options_of
+from bad_inputs.makers import BOMB_BYTES, nii_gz_bomb, npz_bomb
 from bad_inputs.people import BAD, NAMES, N, matrices
 
 import dtwin_fast
 from dtwin_fast import cli
+from dtwin_fast.connectome import Connectomes
 from dtwin_fast.errors import DTwinInputError
+from dtwin_fast.readers import read_connectomes
 from dtwin_fast.screening import open_results
 from dtwin_fast.twin import Twin
 
@@ -231,6 +238,54 @@ def test_a_bad_person_changes_no_bit_of_the_others_screened(row: str, place: Pla
     for name in alone.arrays:
         np.testing.assert_array_equal(np.delete(both.array(name), BAD, axis=0), alone.array(name))
         assert np.isnan(both.array(name)[BAD]).all()
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_flipped_bits_are_to_the_command_what_they_are_to_python(
+    name: str, place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused with one code by both, or read by both: some flips are of digits or of padding."""
+    path = place.folder / name
+    GOOD[name](path)
+    whole = path.read_bytes()
+    options = options_of(name, place.folder)
+    words = place.words(place.model, path, options)
+    rng = np.random.default_rng(20261129)
+    # Half of the flips hit the first kilobyte, where the headers are.
+    first, anywhere = rng.integers(0, min(len(whole), 1024), 8), rng.integers(0, len(whole), 8)
+    for at in (*first, *anywhere):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        code, wanted = "", cli.EXIT_UNREADABLE
+        try:
+            read = read_connectomes(path, **options, bad_subjects="drop")
+            wanted = 3 if place.twin.predict(read, bad_subjects="drop").rejected else 0
+        except DTwinInputError as error:
+            code = f"dtwin: [{error.code}] "
+        shutil.rmtree(place.out, ignore_errors=True)
+        with no_hang(), _sigterm():
+            assert cli.main(words) == wanted
+        assert code in capsys.readouterr().err
+
+
+def test_errors_say_what_to_do_about_a_diagonal_in_the_edges() -> None:
+    with_diagonal = matrices(2, 6)[:, *np.triu_indices(6)]
+    with pytest.raises(DTwinInputError, match="15 edges for 6 regions; got 21"):
+        Connectomes.from_arrays(with_diagonal)
+    with pytest.raises(DTwinInputError, match="15 for 6 regions or 21 for 7"):
+        Connectomes.from_arrays(np.zeros(16))
+
+
+def test_the_bombs_are_real() -> None:
+    """The archives are sound: an ordinary reader would inflate them."""
+    with zipfile.ZipFile(io.BytesIO(npz_bomb())) as archive, archive.open("fc.npy") as stream:
+        assert np.lib.format.read_magic(stream) == (1, 0)
+        assert archive.getinfo("fc.npy").file_size > BOMB_BYTES
+        assert len(stream.read(2**20)) == 2**20
+    with gzip.open(io.BytesIO(nii_gz_bomb())) as stream:
+        assert stream.read(348)[344:347] == b"n+1"
+        assert len(stream.read(2**20)) == 2**20
 
 
 LAYERS = (

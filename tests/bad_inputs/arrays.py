@@ -221,6 +221,13 @@ METHODS: dict[str, Case] = {
     "align to one name": of_call("region_count", lambda p: _named(regions=NAMES).align(NAMES[:1])),
     "align without names": of_call("regions_unnamed", lambda p: _named().align(NAMES)),
     "predict without names": of_call("regions_unnamed", lambda p: p.twin.predict(_named())),
+    "align to missing regions": of_call(
+        "all_missing",
+        lambda p: Connectomes.from_arrays(bad(lost(0, 1, 2)), regions=NAMES).align(NAMES[:4]),
+    ),
+    "two regions, NaN": of_call(
+        "all_missing", lambda p: Connectomes.from_arrays(np.array([[1, nan], [nan, 1]]))
+    ),
     "select beyond the end": of_call("subject_index", lambda p: _named().select([4])),
     "select by fraction": of_call("subject_index", lambda p: _named().select(np.array([0.5]))),
     "select by a short mask": of_call("subject_index", lambda p: _named().select(np.array([True]))),
@@ -248,5 +255,9 @@ ARRAYS: dict[str, Case] = {
         name: of_array(code, matrices(), in_file=False, **options)
         for name, (code, options) in NEVER_IN_A_TABLE.items()
     },
+    "diagonal in the edges, by names": of_array(
+        "triangle_with_diagonal", WITH_DIAGONAL * 0.5, regions=NAMES
+    ),
+    "16 names for edges of 18": of_array("region_count", edges(4, 18), regions=NAMES),
     **METHODS,
 }

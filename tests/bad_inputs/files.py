@@ -587,6 +587,26 @@ def _good_hdf5(path: Path) -> None:
         file["x"] = np.random.default_rng(0).normal(size=(R, 30))
 
 
+GOOD: dict[str, Writer] = {
+    "a.npy": lambda path: np.save(path, matrices()),
+    "a.npz": lambda path: np.savez_compressed(path, fc=matrices(), regions=np.array(NAMES)),
+    "a.nii": lambda path: path.write_bytes(RUN),
+    "a.nii.gz": lambda path: path.write_bytes(gzipped(RUN)),
+    "a.pconn.nii": lambda path: write_cifti(path, CORRELATIONS, NAMES, NAMES),
+    "a.h5": _good_hdf5,
+    "a_relmat.tsv": lambda path: path.write_text(PERSON),
+    "a_timeseries.tsv": lambda path: path.write_text(SERIES),
+}
+"""A good file of each format."""
+
+
+def options_of(name: str, folder: Path) -> Options:
+    """What ``read_connectomes`` needs besides to read a file of ``GOOD``."""
+    if name in ("a.nii", "a.nii.gz"):
+        return {"atlas": write_atlas(folder)}
+    return NAMED if name in ("a.npy", "a.h5") else NO_OPTIONS
+
+
 PARTS = (1, 16, 32, 48, 63)
 CUT: dict[str, Case] = {
     **{f"npy, {part}/64": _npy("file_size", _cut(npy_of(matrices()), part)) for part in PARTS},
