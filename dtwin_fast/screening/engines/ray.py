@@ -11,6 +11,7 @@ import os
 import queue
 import secrets
 import signal
+import socket
 import tempfile
 import threading
 import warnings
@@ -29,6 +30,7 @@ LOSSES = 3
 """A shard with which so many actors died is not tried again."""
 STORE_BYTES = 80 * 2**20
 """Of the store of objects, about the least that Ray takes: nothing large goes through it."""
+CONNECT_S = 10.0
 LOOPBACK = "127.0.0.1"
 TOKEN = secrets.token_hex(32)
 """Of clusters that this process starts: Ray reads it once."""
@@ -115,15 +117,20 @@ def _connect(ray: Any, address: str) -> None:
             stacklevel=2,
         )
     try:
+        if address != "auto":
+            # Ray waits for minutes for a cluster that is not there.
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), CONNECT_S).close()
         ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, OverflowError, RuntimeError, ray.exceptions.RayError) as error:
         raise DTwinInputError(
             "argument",
             "this Ray cluster cannot be reached",
             field="--ray-address",
-            wanted="HOST:PORT of its head node",
-            got=address,
-            fix="Look whether it runs (ray status), with the same versions of Ray and Python",
+            wanted="HOST:PORT of its head node, or auto",
+            got=f"{address[:80]!r}, {type(error).__name__}",
+            fix="Look whether it runs (ray status), with the same versions of Ray and Python, and "
+            "whether this command has its token",
         ) from error
 
 
