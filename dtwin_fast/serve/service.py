@@ -1,0 +1,226 @@
+"""The service: what both protocols do with a request, whichever way it came."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import DTwinInputError
+from ..twin import Twin
+from .batcher import Batcher
+from .metrics import Metrics
+from .models import VERSION, Answer, Model, Work, served_models
+from .refusals import draining, internal, slow, too_large
+from .settings import BODIES_BYTES, FREE_S, MIN_BYTES_PER_S, Settings
+from .tenants import Tenant, Tenants
+
+LOG = logging.getLogger("dtwin.serve")
+T = TypeVar("T")
+
+PARSERS = 2
+"""Threads that check requests and write answers."""
+
+
+class Service:
+    """A twin that is served: its models, its queue, its tenants and what it counts.
+
+    Args:
+        twin: the model.
+        settings: of the server.
+
+    Attributes:
+        ready: whether load balancers should send requests here.
+        closing: whether new requests are refused.
+    """
+
+    def __init__(self, twin: Twin, settings: Settings) -> None:
+        self.settings = settings
+        self.models = served_models(twin)
+        self.metrics = Metrics(tuple(self.models))
+        self.batcher = Batcher(settings, self.metrics)
+        self.ready = False
+        self.closing = False
+        self._tenants = Tenants(settings)
+        self._parsers = ThreadPoolExecutor(PARSERS, "parser")
+        self._reading: set[asyncio.Timeout] = set()
+        self._open = 0
+        self._bodies = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is unanswered."""
+        return self._open == 0
+
+    def enter(self, authorization: str, host: str) -> Tenant:
+        """Who asks.
+
+        Raises:
+            DTwinInputError: somebody who may not (codes ``unauthorized``, ``host``).
+        """
+        return self._tenants.find(authorization, host)
+
+    def model(self, name: str, version: str = "") -> Model:
+        """A model.
+
+        Raises:
+            DTwinInputError: there is none of this name and version (code ``model``).
+        """
+        if name in self.models and version in ("", VERSION):
+            return self.models[name]
+        raise DTwinInputError(
+            "model",
+            "there is no such model, or no such version of it",
+            field="model",
+            wanted=" | ".join(f"{known} version {VERSION}" for known in self.models),
+            got=repr(f"{name[:80]} {version[:16]}".strip()),
+            fix="Name one of these",
+        )
+
+    @contextlib.contextmanager
+    def request(self, protocol: str, route: str) -> Iterator[Account]:
+        """Count a request and write a line about it; faults become the code ``internal``.
+
+        Raises:
+            DTwinInputError: what the body of the context raised, or a fault of the server.
+        """
+        account, start = Account(), time.perf_counter()
+        self._open += 1
+        try:
+            yield account
+        except DTwinInputError as error:
+            account.code = error.code
+            raise
+        except asyncio.CancelledError:
+            account.code = "client_gone"
+            raise
+        except Exception as error:
+            account.code = "internal"
+            LOG.error("%s %s failed: %s", protocol, route, where(error))
+            raise internal() from error
+        finally:
+            self._open -= 1
+            self._release(account)
+            seconds = time.perf_counter() - start
+            self.metrics.answered(protocol, account.model, account.code, seconds)
+            line = {
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "protocol": protocol,
+                "route": route,
+                "model": account.model if account.model in self.models else "",
+                "tenant": account.tenant,
+                "code": account.code,
+                "ms": round(1000 * seconds, 1),
+            }
+            print(json.dumps(line), file=sys.stderr)
+
+    async def parse(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call a function that may take a while, beside the event loop."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._parsers, function, *arguments)
+
+    async def answer(self, work: Work, tenant: Tenant, wait_s: float | None = None) -> Answer:
+        """Run a request.
+
+        Args:
+            work: what to run.
+            tenant: who asks.
+            wait_s: how long its turn is waited for, if not as long as the settings say.
+
+        Raises:
+            DTwinInputError: it is not run, or the engine failed; see :meth:`Batcher.submit`.
+        """
+        most = float(self.settings.request_s)
+        with tenant.hold(len(work.people)):
+            return await self.batcher.submit(work, most if wait_s is None else min(wait_s, most))
+
+    @contextlib.asynccontextmanager
+    async def receiving(self, account: Account) -> AsyncIterator[Callable[[int], None]]:
+        """Time and memory of a body while it is read; give it the bytes of each part.
+
+        Raises:
+            DTwinInputError: it is too large or too slow, there is no memory for it, or the server
+                is ending (codes ``too_large``, ``slow``, ``queue_full``, ``draining``).
+        """
+        if self.closing:
+            raise draining()
+        start, most = asyncio.get_running_loop().time(), self.settings.body_s
+
+        def until() -> float:
+            return start + min(most, FREE_S + account.n_bytes / MIN_BYTES_PER_S)
+
+        def count(n_bytes: int) -> None:
+            self._hold(account, n_bytes)
+            timeout.reschedule(until())
+
+        try:
+            async with asyncio.timeout_at(until()) as timeout:
+                self._reading.add(timeout)
+                try:
+                    yield count
+                finally:
+                    self._reading.discard(timeout)
+        except TimeoutError as error:
+            raise (draining() if self.closing else slow("body", most)) from error
+
+    def close(self) -> None:
+        """Refuse new requests, and those whose bodies have not come."""
+        self.closing = True
+        for timeout in self._reading:
+            if not timeout.expired():
+                timeout.reschedule(asyncio.get_running_loop().time())
+
+    def _hold(self, account: Account, n_bytes: int) -> None:
+        if account.n_bytes + n_bytes > self.settings.body_bytes:
+            raise body_too_large(self.settings)
+        if self._bodies + n_bytes > BODIES_BYTES:
+            raise DTwinInputError(
+                "queue_full", "too many requests are being read", field="request",
+                fix="Ask again later",
+            )  # fmt: skip
+        account.n_bytes += n_bytes
+        self._bodies += n_bytes
+        self.metrics.bodies_bytes.set(self._bodies)
+
+    def _release(self, account: Account) -> None:
+        self._bodies -= account.n_bytes
+        self.metrics.bodies_bytes.set(self._bodies)
+
+
+class Account:
+    """What is known of a request when it ends.
+
+    Attributes:
+        code: ``ok`` or that of its refusal.
+        model: which is to be run, or "".
+        tenant: who asks.
+        n_bytes: of its body, in memory until it ends.
+    """
+
+    def __init__(self) -> None:
+        self.code = "ok"
+        self.model = ""
+        self.tenant = ""
+        self.n_bytes = 0
+
+
+def body_too_large(settings: Settings) -> DTwinInputError:
+    """A body beyond the limit."""
+    return too_large(
+        "body", f"at most {settings.body_mib} MiB", "more", "Send fewer people at once"
+    )
+
+
+def where(error: Exception) -> str:
+    """An error's type and place, and no word of it: it may hold numbers of a connectome."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"
