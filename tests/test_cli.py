@@ -464,7 +464,8 @@ def test_a_full_disk_is_one_line(
     monkeypatch.setattr("dtwin_fast.files.os.fsync", full)
     ran = run(*inputs.predict(tmp_path / "out"))
     assert ran.code == 1
-    assert ran.err.splitlines()[-1] == "dtwin: [Errno 28] No space left on device: 'x.tsv'"
+    place = tmp_path / "out" / "rejected.tsv"  # the file that was to be, not the temporary one
+    assert ran.err.splitlines()[-1] == f"dtwin: [Errno 28] No space left on device: '{place}'"
     assert not (tmp_path / "out").exists()
 
 

@@ -26,6 +26,10 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "evaluate": ("pandas", "rich", "scikit-learn", "scipy"),
     "report": ("matplotlib", "nilearn", "jinja2"),
     "screen": ("pyarrow", "zarr", "threadpoolctl"),
+    "ray": ("ray",),
+    "serve": ("starlette", "granian", "grpcio", "protobuf", "msgspec", "prometheus-client"),
+    "onnx": ("onnx", "onnxruntime"),
+    "onnx-gpu": ("onnx", "onnxruntime-gpu"),
 }
 
 
