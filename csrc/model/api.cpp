@@ -1,7 +1,6 @@
 // The functions dtwin_model_... of dtwin.h: arguments are checked here, and nothing is thrown past.
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <memory>
 #include <new>
 #include <stdexcept>

@@ -30,9 +30,10 @@ std::string reason(int error) { return std::generic_category().message(error); }
 Folder::Folder(const char* path)
     : path_(path), handle_(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
     if (handle_ >= 0) return;
+    const int error = errno;
     refuse_file("model_folder", path_, "this is not a model folder",
                 "Name the folder that `dtwin train` or `Twin.save` wrote",
-                "a folder with model.safetensors and config.json", reason(errno));
+                "a folder with model.safetensors and config.json", reason(error));
 }
 
 Folder::~Folder() { close(handle_); }
@@ -41,11 +42,12 @@ Folder::~Folder() { close(handle_); }
 File::File(const Folder& folder, const char* name, int64_t most)
     : name_(folder.path() + "/" + name),
       handle_(openat(folder.handle(), name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)) {
-    if (handle_ < 0 && errno == ELOOP) {
+    const int error = errno;
+    if (handle_ < 0 && error == ELOOP) {
         refuse_file("file_kind", name_, "this is a symbolic link", "Put the file itself there");
     }
     if (handle_ < 0) {
-        refuse_file("file_missing", name_, "this file cannot be opened: " + reason(errno),
+        refuse_file("file_missing", name_, "this file cannot be opened: " + reason(error),
                     "Check the path and its permissions");
     }
     try {

@@ -1,7 +1,6 @@
 #include "model/safetensors.h"
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 
 #include "model/json.h"
