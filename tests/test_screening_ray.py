@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -265,7 +266,16 @@ def test_other_machines_cannot_reach_it(cluster: Any) -> None:
     assert set(listening) <= loopback
 
 
-def test_other_users_of_the_machine_have_no_token(cluster: Any) -> None:
+def test_other_users_of_the_machine_are_kept_out(cluster: Any) -> None:
+    files = [
+        Path(word)
+        for name in descendants(os.getpid()).values()
+        for word in name.replace("=", "\0").split("\0")
+        if word.startswith("/tmp/dtwin-ray-")
+    ]
+    assert files
+    for path in {Path(*path.parts[:3]) for path in files}:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
     program = "import sys, ray; ray.init(address=sys.argv[1])"
     address = cluster.get_runtime_context().gcs_address
     ran = subprocess.run(

@@ -103,7 +103,7 @@ def _start(ray: Any, held: contextlib.ExitStack, nprocs: int) -> None:
         configure_logging=False,
         object_store_memory=STORE_BYTES,
         _node_ip_address=LOOPBACK,
-        _temp_dir=folder.name,
+        _temp_dir=f"{folder.name}/r",  # Ray opens its own folder to everybody
     )
 
 
