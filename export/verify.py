@@ -30,6 +30,9 @@ GRADIENT_TOLERANCE = 2e-5
 """Of ``d_edges``, in units of its largest: sums over all steps, in which much cancels."""
 ALLOWANCE = 8
 """Times the engine's own error: what another order of the same float32 sums may make of it."""
+UNSTABLE = 1e-3
+"""A person on whom the engine itself errs by more is too chaotic for float32, and not compared:
+any two programs would part. Fresh RNNs and absurd connectomes do that, trained RNNs should not."""
 MANY_BYTES = 2**28
 """Of a rollout's gates: as many people at once as that holds, ``MANY`` at most."""
 MANY = 33
@@ -42,12 +45,14 @@ class Verification:
     """What :func:`verify` measured.
 
     Attributes:
-        errors: ``onnxruntime``, ``reference`` or ``engine`` -> output -> largest error over
-            people, in the unit of ``TOLERANCE``.
+        errors: ``onnxruntime``, ``reference`` or ``engine`` -> output -> largest error over the
+            people compared, in the unit of ``TOLERANCE``.
+        compared: output -> how many results of ONNX Runtime were compared.
         n_people: connectomes that ONNX Runtime was given.
     """
 
     errors: dict[str, dict[str, float]]
+    compared: dict[str, int]
     n_people: int
 
 
@@ -55,7 +60,8 @@ def verify(twin: Twin, part: str, model: bytes) -> Verification:
     """Run a model on random and extreme people, on one alone, and on many.
 
     The extremes: no correlation at all, |r| of 1, 1 - 1e-7 and at the clip of Fisher's
-    transform, and NaN, which must mark its person diverged and leave the others as they are.
+    transform, in every edge or in a few, and NaN, which must mark its person diverged and leave
+    the others as they are.
 
     Args:
         twin: what the model was made of.
@@ -63,7 +69,8 @@ def verify(twin: Twin, part: str, model: bytes) -> Verification:
         model: its bytes.
 
     Raises:
-        VerificationError: an output is too far from the truth.
+        VerificationError: an output is too far from the truth, or there is no person on whom the
+            engine is near it.
         MissingExtraError: onnx or onnxruntime is not installed.
     """
     runtimes = {"onnxruntime": _onnxruntime(model), "reference": _reference(model)}
@@ -76,18 +83,27 @@ def verify(twin: Twin, part: str, model: bytes) -> Verification:
         ("onnxruntime", many),
     )
     worst: dict[str, dict[str, float]] = {"onnxruntime": {}, "reference": {}, "engine": {}}
+    compared: dict[str, int] = {}
     for runtime, edges in cases:
         given = _given(twin, part, len(edges), rng)
         got = runtimes[runtime]({"edges": edges, **given})
         for output, (errors, of_engine, allowed) in _measure(twin, part, edges, given, got).items():
             least = GRADIENT_TOLERANCE if output == "d_edges" else TOLERANCE
-            limits = np.maximum(least, ALLOWANCE * allowed)
-            for person in np.flatnonzero(~(errors <= limits)):
-                raise _failed(f"{part}, {output}, {runtime}", errors[person], limits[person])
+            stable = allowed <= UNSTABLE
+            for error, limit in zip(errors[stable], ALLOWANCE * allowed[stable], strict=True):
+                if not error <= max(least, limit):
+                    raise _failed(f"{part}, {output}, {runtime}", error, max(least, limit))
             for name, values in ((runtime, errors), ("engine", of_engine)):
-                largest = float(values.max(initial=0.0))
+                largest = float(values[stable].max(initial=0.0))
                 worst[name][output] = max(largest, worst[name].get(output, 0.0))
-    return Verification(worst, len(people) + 1 + len(many))
+            if runtime == "onnxruntime":
+                compared[output] = compared.get(output, 0) + int(stable.sum())
+    if not all(compared.values()):
+        raise VerificationError(
+            "This twin's rollouts are so chaotic that the engine errs on everybody: there is "
+            "nothing to compare an ONNX model with. Nothing was written"
+        )
+    return Verification(worst, compared, len(people) + 1 + len(many))
 
 
 def _people(twin: Twin, rng: np.random.Generator) -> Array:
@@ -95,10 +111,12 @@ def _people(twin: Twin, rng: np.random.Generator) -> Array:
     n_edges = twin.spec.n_edges
     signs = rng.choice(np.array([-1.0, 1.0]), n_edges)
     extremes = [np.zeros(n_edges), np.ones(n_edges), signs, signs * (1 - 1e-7), signs * FISHER_CLIP]
-    one, other = _random_people(twin, rng, 2)
+    one, some, other = _random_people(twin, rng, 3)
+    places = rng.permutation(n_edges)[: len(extremes)]
+    some[places] = [extreme[place] for extreme, place in zip(extremes, places, strict=False)]
     lost = other.copy()
     lost[n_edges // 2] = np.nan
-    return np.stack([one, *extremes, other, lost]).astype(np.float32)
+    return np.stack([one, *extremes, some, other, lost]).astype(np.float32)
 
 
 def _random_people(twin: Twin, rng: np.random.Generator, n: int) -> Array:

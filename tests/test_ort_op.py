@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dtwin_fast.benchmarks.cases import Case
+from dtwin_fast.benchmarks.ort_op import as_line, op_model, run
 from dtwin_fast.export import build, export_onnx
-from dtwin_fast.export.nodes import DOMAIN, DOMAIN_VERSION, IR_VERSION, OPSET
-from dtwin_fast.export.rollout import INPUTS, rollout_function
 from onnx_twins import Array, options, people, run_model, short_twin
 
 from dtwin_fast import ort, rollout
@@ -76,7 +76,7 @@ def test_the_op_has_the_bits_of_the_engine(cell: str, registered: Any) -> None:
         inputs = _arguments(rng, cell, n_people, n_sequences, n_steps)
         if n_people > 1:
             inputs["w_hh"][1, 0, 0] = np.inf
-        found = run_model(_op_alone(cell), inputs, registered(n_threads))
+        found = run_model(op_model(cell), inputs, registered(n_threads))
         weights = RNNWeights(cell, **{k: a for k, a in inputs.items() if k != "inputs"})
         wanted = rollout(weights, inputs["inputs"], backend="cpu")
         assert found["outputs"].tobytes() == wanted.outputs.tobytes()
@@ -127,12 +127,12 @@ def test_shapes_that_do_not_fit_are_refused(
     inputs = _arguments(np.random.default_rng(0), "gru", 3, 2, 9)
     inputs[name] = np.ascontiguousarray(change(inputs[name]))
     with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, match=said):
-        run_model(_op_alone("gru", ranks={name: inputs[name].ndim}), inputs, registered())
+        run_model(op_model("gru"), inputs, registered())
 
 
 @pytest.mark.parametrize("cell", ["elman", "a name that is longer than any of a cell"])
 def test_a_cell_that_there_is_not_is_refused(cell: str, registered: Any) -> None:
-    model = onnx.load_from_string(_op_alone("rnn"))
+    model = onnx.load_from_string(op_model("rnn"))
     (node,) = model.graph.node
     node.attribute[0].s = cell.encode()
     with pytest.raises(Exception, match=r"there is no such cell|buffer is not large enough"):
@@ -175,35 +175,18 @@ def test_a_build_that_insists_says_where_headers_are(tmp_path: Path) -> None:
     assert "ship no headers" in " ".join(ran.stderr.split())
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_benchmark_compares_before_it_times(cell: str, registered: Any) -> None:
+    row = run(Case(cell, S=3, B=2, T=20, I=4, H=7, O=5), budget_s=0.1)
+    assert set(row["rel_err"]) == {"scan", "op"}
+    assert "times as fast" in as_line(row)
+
+
 def _operators(model: bytes, session_options: Any, folder: Path) -> set[str]:
     """Operators of the graph that a session keeps after its optimisations."""
     session_options.optimized_model_filepath = str(folder / "optimised.onnx")
     onnxruntime.InferenceSession(model, session_options, providers=["CPUExecutionProvider"])
     return {node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node}
-
-
-def _op_alone(cell: str, ranks: dict[str, int] | None = None) -> bytes:
-    """A model of one node, its inputs those of the graph."""
-    from onnx import TensorProto, helper
-
-    rank = {name: 2 if name.startswith("b_") else 3 for name in INPUTS} | (ranks or {})
-    node = helper.make_node("Rollout", INPUTS, ["outputs", "diverged"], domain=DOMAIN, cell=cell)
-    inputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * rank[name])
-        for name in INPUTS
-    ]
-    outputs = [
-        helper.make_tensor_value_info("outputs", TensorProto.FLOAT, [None] * 4),
-        helper.make_tensor_value_info("diverged", TensorProto.BOOL, [None]),
-    ]
-    model = helper.make_model(
-        helper.make_graph([node], "op", inputs, outputs),
-        functions=[rollout_function(cell)],
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)],
-        ir_version=IR_VERSION,
-    )
-    data: bytes = model.SerializeToString()
-    return data
 
 
 def _arguments(

@@ -88,6 +88,7 @@ def _summary(path: Path, part: str, done: Verification, seconds: float) -> dict[
         "path": str(path),
         "part": part,
         "verified_on": done.n_people,
+        "compared": done.compared,
         "errors": done.errors,
         "seconds": round(seconds, 3),
     }
