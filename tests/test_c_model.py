@@ -373,12 +373,13 @@ def test_sizes_and_names(run: Callable[..., str], tmp_path: Path) -> None:
     assert tasks == wanted
 
 
+@pytest.mark.parametrize(("head", "more"), [("hazard", {}), ("sigmoid", {"vjp_behaviour": 20})])
 def test_every_misuse_has_its_status_and_writes_nothing(
-    run: Callable[..., str], tiny_twin: Twin, tmp_path: Path
+    head: Any, more: dict[str, int], run: Callable[..., str], tiny_twin: Twin, tmp_path: Path
 ) -> None:
-    tiny_twin.save(tmp_path)
+    replace(tiny_twin, spec=replace(tiny_twin.spec, head=head)).save(tmp_path)
     said = [line.split(" ", 3) for line in run("misuses", tmp_path).splitlines()]
-    assert {name: int(status) for name, status, *_ in said} == WANTED_STATUS
+    assert {name: int(status) for name, status, *_ in said} == WANTED_STATUS | more
     assert [name for name, _, kept, _ in said if kept != "1"] == []
     texts = {name: text for name, _, _, text in said}
     assert texts["unknown_task"].startswith("[task] tasks: ")

@@ -46,7 +46,7 @@ bool find_missing(const float* edges, int64_t n_regions, std::vector<uint8_t>* m
             for (int64_t j = i + 1; j < n_regions; ++j, ++edge) {
                 const bool lost = std::isnan(*edge);
                 const int ends = (*missing)[i] + (*missing)[j];
-                if (ends == 2 ? false : lost != (ends == 1)) explains = false;
+                if (ends != 2 && lost != (ends == 1)) explains = false;
             }
         }
         if (explains) return true;

@@ -308,7 +308,8 @@ static void release(call c) {
 
 static int misuses(const char *folder) {
     dtwin_model *model = open_model(folder), *none = model;
-    dtwin_model_sizes sizes = {0};
+    dtwin_model_sizes sizes = {.struct_size = sizeof sizes};
+    static const float rt_s[1024]; /* at least S x N */
     dtwin_rollout_params params;
     float *weights = room(1);
     const float nan = strtof("nan", NULL), infinity = strtof("inf", NULL);
@@ -349,6 +350,9 @@ static int misuses(const char *folder) {
     VJP_MISUSE("unknown_task", (c.g.n_tasks = 1, c.names[0] = "", c.g.tasks = c.names));
     VJP_MISUSE("nan", c.edges[3] = nan);
     VJP_MISUSE("no_subjects", c.people.n_subjects = 0);
+    must(dtwin_model_get_sizes(model, &sizes), "sizes");
+    if (sizes.head == DTWIN_SIGMOID) VJP_MISUSE("behaviour", c.g.d_rt_s = rt_s);
+    sizes.struct_size = 0;
     printf("null_model %d 1 %s\n", dtwin_model_predict(NULL, NULL, NULL), dtwin_model_message());
     printf("null_people %d 1 %s\n", dtwin_model_predict(model, NULL, NULL), dtwin_model_message());
     status = dtwin_model_load(NULL, &none);
