@@ -349,8 +349,10 @@ def test_a_signal_stops_a_run_that_can_be_gone_on_with(
         (os.killpg if number == signal.SIGINT else os.kill)(run.pid, number)
         time.sleep(MOMENT_S)
     _, err = run.communicate(timeout=60)
-    assert run.returncode == 128 + number, err
-    assert problems(err) == (["dtwin: stopped"] if number == signal.SIGINT else [])
+    # The second may come when the interpreter has taken down what it does at a signal.
+    assert run.returncode in ({128 + number} if times == 1 else {128 + number, -number}), err
+    if times == 1:
+        assert problems(err) == (["dtwin: stopped"] if number == signal.SIGINT else [])
     await_end(run.pid)
     assert 2 <= len(done_shards(out)) < long.n_shards
     assert torn(out, long.digests) == []

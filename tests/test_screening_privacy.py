@@ -191,7 +191,10 @@ def contents(out: Path) -> Iterator[tuple[str, bytes]]:
             yield f"{name}: numbers", zarr.open_array(path.parent, mode="r")[:].tobytes()
 
 
-MAY_NAME_PEOPLE = re.compile(r"(\.dtwin/parts/shard-\d+\.)?(scores|rejected)\.parquet.*")
+MAY_NAME_PEOPLE = re.compile(
+    r"(\.dtwin/parts/shard-\d+\.)?(scores|rejected)\.parquet.*|\.dtwin/parts/\.[0-9a-f]+\.part"
+)
+"""Tables and their parts, also those that a killed run had not finished."""
 
 
 def check_secrets(people: People, out: Path, *said: str) -> None:
