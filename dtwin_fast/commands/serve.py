@@ -11,8 +11,6 @@ from ..prediction_files import NOTICE
 from ..twin_files import load
 from .options import integer
 
-EXIT_UNFINISHED = 1
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -47,7 +45,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT; 0 when all that had come was answered, else 1."""
+    """Serve until SIGTERM or SIGINT, then 0."""
     from ..serve import Settings, serve
 
     options = {
@@ -68,10 +66,10 @@ def run(args: argparse.Namespace) -> int:
             flush=True,
         )
 
-    finished = serve(twin, settings, started)
+    serve(twin, settings, started)
     sys.stderr.flush()
-    # Not return: threads of the server wait for clients that hold half a request.
-    os._exit(0 if finished else EXIT_UNFINISHED)
+    # Not return: threads of the server would wait for clients that hold half a request.
+    os._exit(0)
 
 
 def _number(group: argparse._ArgumentGroup, name: str, default: int, what: str, least: int,
@@ -90,6 +88,6 @@ def _milliseconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 1000:
-        raise argparse.ArgumentTypeError(f"a number from 0 to 1000 is wanted, not {text[:40]!r}")
+    if not 0 <= value <= 10_000:
+        raise argparse.ArgumentTypeError(f"a number from 0 to 10000 is wanted, not {text[:40]!r}")
     return value

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from ..errors import DTwinInputError
 from .metrics import Metrics
 from .models import Answer, Work, joined
-from .refusals import internal, too_large
+from .refusals import internal, queue_full, too_large, where
 from .settings import Settings
 
 LOG = logging.getLogger("dtwin.serve")
@@ -53,6 +54,11 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._engine = ThreadPoolExecutor(1, "engine")
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody can be taken."""
+        return self._waiting >= self._settings.queue
+
     async def submit(self, work: Work, wait_s: float) -> Answer:
         """The answer to a request, which is not run any more once its caller is cancelled.
 
@@ -73,9 +79,7 @@ class Batcher:
                 "Send several requests",
             )
         if self._waiting + n_people > self._settings.queue:
-            raise DTwinInputError(
-                "queue_full", "too many people wait", field="request", fix="Ask again later"
-            )
+            raise queue_full()
         loop = asyncio.get_running_loop()
         job = _Job(work, loop.create_future(), loop.time(), loop.time() + wait_s)
         self._jobs.append(job)
@@ -154,7 +158,7 @@ class Batcher:
             whole = first.model.run(first.how, people, outputs)
         except Exception as error:  # noqa: BLE001 - the server lives on, and says that it failed
             # No text of the error: it may hold numbers of a connectome.
-            LOG.error("batch failed: %s", type(error).__name__)
+            LOG.error(json.dumps({"failed": "batch", "error": where(error)}))
             return [internal() for _ in batch]
         self._metrics.ran(first.model.name, len(people), time.perf_counter() - start)
         answers: list[Answer | DTwinInputError] = []

@@ -29,9 +29,11 @@ Size = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Shape = Annotated[list[Size], msgspec.Meta(max_length=8)]
 Parameters = Annotated[dict[Text, Scalar], msgspec.Meta(max_length=32)]
 BINARY = "binary_data_size"
+JSON_OTHERS = 1000
+"""Values of a request that are no numbers of a tensor."""
 
 
-class _Input(msgspec.Struct):
+class _Input(msgspec.Struct, forbid_unknown_fields=True):
     name: Text
     shape: Shape
     datatype: Text
@@ -39,12 +41,12 @@ class _Input(msgspec.Struct):
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Output(msgspec.Struct):
+class _Output(msgspec.Struct, forbid_unknown_fields=True):
     name: Text
     parameters: Parameters = {}
 
 
-class _Request(msgspec.Struct):
+class _Request(msgspec.Struct, forbid_unknown_fields=True):
     inputs: Annotated[list[_Input], msgspec.Meta(max_length=8)]
     id: Text = ""
     parameters: Parameters = {}
@@ -83,6 +85,14 @@ def parse(body: bytes, json_length: str | None, model: Model, max_rows: int) -> 
     size = len(body) if json_length is None else _length(json_length, len(body))
     if json_length is not None and size > JSON_BYTES:
         raise too_large("json", f"{JSON_BYTES} bytes", f"{size} bytes", "Send less JSON")
+    # Before anything is made of it: there is a comma between any two values.
+    if (n_values := body.count(b",", 0, size)) > JSON_NUMBERS + JSON_OTHERS:
+        raise too_large(
+            "json",
+            f"{JSON_NUMBERS + JSON_OTHERS:,} values in JSON",
+            f"{n_values:,}",
+            "Send bytes (binary_data_size), or fewer people",
+        )
     view = memoryview(body)
     request: _Request = _decode(view[:size], _Request)
     inputs: dict[str, Array] = {}
@@ -182,20 +192,13 @@ def _numbers(spec: TensorSpec, tensor: _Input) -> Array:
     """(rows,columns) numbers of a tensor, flat or in rows."""
     n_rows, n_columns = tensor.shape
     n_values = n_rows * n_columns
-    text = b"" if tensor.data is msgspec.UNSET else memoryview(tensor.data)
-    # Counted before a number is made of any: rows or not, there is a comma between two.
-    n_found = bytes(text).count(b",") + 1 if text else 0
+    text = b"" if tensor.data is msgspec.UNSET else bytes(tensor.data)
+    # Rows or not, there is a comma between any two numbers.
+    n_found = text.count(b",") + 1 if text else 0
     if n_found != n_values:
         raise wrong_size(spec.name, f"{n_values} numbers", f"{n_found}")
-    if n_values > JSON_NUMBERS:
-        raise too_large(
-            spec.name,
-            f"{JSON_NUMBERS:,} numbers in JSON",
-            f"{n_values:,}",
-            "Send bytes (binary_data_size), or fewer people",
-        )
     numbers: list[Any] = _decode(text, list[float | list[float]])
-    is_flat = isinstance(numbers[0], float)
+    is_flat = not numbers or isinstance(numbers[0], float)
     flat = numbers if is_flat else itertools.chain.from_iterable(numbers)
     try:
         # float64: what float32 cannot hold must be refused, not become infinite.

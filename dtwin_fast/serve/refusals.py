@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 from ..errors import DTwinInputError
 
 RETRY_S = 1
@@ -80,6 +83,13 @@ def draining() -> DTwinInputError:
     )
 
 
+def queue_full() -> DTwinInputError:
+    """More requests than are answered soon."""
+    return DTwinInputError(
+        "queue_full", "too many people wait", field="request", fix="Ask again later"
+    )
+
+
 def slow(field: str, seconds: float) -> DTwinInputError:
     """A body that does not come."""
     return DTwinInputError(
@@ -96,3 +106,10 @@ def too_large(field: str, wanted: str, got: str, fix: str) -> DTwinInputError:
     return DTwinInputError(
         "too_large", "this is beyond a limit", field=field, wanted=wanted, got=got, fix=fix
     )
+
+
+def where(error: Exception) -> str:
+    """An error's type and place, and no word of it: it may hold numbers of a connectome."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"

@@ -70,17 +70,19 @@ class Rest:
             try:
                 with self._service.request("http", route) as account:
                     tenant = Tenant("") if route in OPEN else self._enter(request, account)
-                    return await handler(request, account, tenant)
+                    response = await handler(request, account, tenant)
             except DTwinInputError as error:
-                return self._refusal(error)
+                response = self._refusal(error)
+            response.headers.setdefault("Cache-Control", "no-store")
+            return response
 
         return guarded
 
     def _enter(self, request: Request, account: Account) -> Tenant:
         headers = request.headers
-        tenant = self._service.enter(headers.get("authorization", ""), headers.get("host", ""))
-        account.tenant = tenant.name
-        return tenant
+        # No Host at all is no address of this machine.
+        host = headers.get("host") or "none"
+        return self._service.enter(account, headers.get("authorization", ""), host)
 
     def _refusal(self, error: DTwinInputError) -> Response:
         # What is left of a body is not waited for.
@@ -155,7 +157,7 @@ class Rest:
     async def infer(self, request: Request, account: Account, tenant: Tenant) -> Response:
         """Run a model."""
         service = self._service
-        tenant.count_request()
+        service.admit(tenant)
         model = service.model(**_which(request))
         account.model = model.name
         body = await self._body(request, account)
@@ -177,6 +179,13 @@ class Rest:
 
     async def _body(self, request: Request, account: Account) -> bytes:
         headers, settings = request.headers, self._service.settings
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise DTwinInputError(
+                "header",
+                "the body has two lengths",
+                field="Content-Length",
+                fix="Send Content-Length or Transfer-Encoding",
+            )
         if headers.get("content-encoding", "identity") != "identity":
             raise DTwinInputError(
                 "encoding",
@@ -191,7 +200,7 @@ class Rest:
             raise body_too_large(settings)
         parts = []
         try:
-            async with self._service.receiving(account) as count:
+            async with self._service.receiving(account, settings.body_s, in_parts=True) as count:
                 async for part in request.stream():
                     count(len(part))
                     parts.append(part)

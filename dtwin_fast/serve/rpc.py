@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from ..errors import DTwinInputError
 from ..provenance import package_version
 from .messages import CLASSES, DATA_TYPES, SERVICE, as_parameters, scalars
 from .models import VERSION, Answer, Model, Work, configuration
-from .refusals import GRPC_STATUS, RETRY_S, as_json, http_status, may_retry, slow
+from .refusals import GRPC_STATUS, RETRY_S, as_json, http_status, may_retry
 from .rest import EXTENSIONS
 from .service import Account, Service
 from .settings import CONNECTIONS, HEADER_BYTES, STREAM_IDLE_S
@@ -27,6 +27,8 @@ Answerer = Callable[[Any, Account, Tenant, Any], Awaitable[Any]]
 OPEN = ("ServerLive", "ServerReady")
 MESSAGE_BYTES = 64 * 1024
 """What a message holds beyond its tensors."""
+ENDING = ("unauthorized", "slow", "draining", "too_large")
+"""Codes that end a stream."""
 STREAMS = 256
 """Calls of one connection at once."""
 
@@ -50,14 +52,14 @@ def grpc_server(service: Service) -> grpc.aio.Server:
         # refused before its message has come, and given up when it does not come.
         name: grpc.stream_unary_rpc_method_handler(
             rpc.guard(name, answer),
-            CLASSES[f"{name}Request"].FromString,
+            None,  # taken as bytes, so that what is no message is refused in our words
             CLASSES[f"{name}Response"].SerializeToString,
         )
         for name, answer in unary.items()
     }
     handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
         rpc.stream,
-        CLASSES["ModelInferRequest"].FromString,
+        None,
         CLASSES["ModelStreamInferResponse"].SerializeToString,
     )
     server = grpc.aio.server(
@@ -98,12 +100,13 @@ class Rpc:
         with service.request("grpc", name) as account:
             tenant = self._enter(name, context, account)
             if name == "ModelInfer":
-                tenant.count_request()
-            async with service.receiving(account) as count:
-                message = await context.read()
-                if message is grpc.aio.EOF:
-                    raise _no_message()
-                count(message.ByteSize())
+                service.admit(tenant)
+            async with service.receiving(account, service.settings.body_s) as count:
+                data = await context.read()
+                if data is grpc.aio.EOF:
+                    raise _bad_message()
+                count(len(data))
+            message = await service.parse(_decode, name, data)
             account.model = getattr(message, "model_name", "")
             return await answer(message, account, tenant, context)
 
@@ -111,9 +114,7 @@ class Rpc:
         if name in OPEN:
             return Tenant("")
         metadata = dict(context.invocation_metadata() or ())
-        tenant = self._service.enter(str(metadata.get("authorization", "")), _LOCAL)
-        account.tenant = tenant.name
-        return tenant
+        return self._service.enter(account, str(metadata.get("authorization", "")))
 
     async def live(self, message: Any, account: Account, tenant: Tenant, context: Any) -> Any:
         """The process runs."""
@@ -191,28 +192,23 @@ class Rpc:
         service, response = self._service, CLASSES["ModelStreamInferResponse"]
         while True:
             try:
-                async with asyncio.timeout(STREAM_IDLE_S):
-                    message = await context.read()
-            except TimeoutError:
-                await _abort(context, slow("stream", STREAM_IDLE_S))
-            if message is grpc.aio.EOF:
-                return
-            try:
                 with service.request("grpc", "ModelStreamInfer") as account:
                     tenant = self._enter("ModelStreamInfer", context, account)
-                    tenant.count_request()
-                    async with service.receiving(account) as count:
-                        count(message.ByteSize())
+                    async with service.receiving(account, STREAM_IDLE_S) as count:
+                        data = await context.read()
+                        if data is grpc.aio.EOF:
+                            return
+                        count(len(data))
+                    service.admit(tenant)
+                    message = await service.parse(_decode, "ModelInfer", data)
                     account.model = message.model_name
                     done = await self.infer(message, account, tenant, context)
             except DTwinInputError as error:
+                if error.code in ENDING:
+                    await _abort(context, error)
                 yield response(error_message=str(error))
             else:
                 yield response(infer_response=done)
-
-
-_LOCAL = "localhost"
-"""gRPC has no pages of the web before it: what they send is not HTTP/2 of their own making."""
 
 
 def _parse(message: Any, model: Model, max_rows: int) -> tuple[Work, float | None]:
@@ -282,5 +278,17 @@ async def _abort(context: Any, error: DTwinInputError) -> None:
     await context.abort(status, str(error), tuple(metadata))
 
 
-def _no_message() -> DTwinInputError:
-    return DTwinInputError("message", "the call has no message", field="call", fix="Send one")
+def _decode(name: str, data: bytes) -> Any:
+    try:
+        return CLASSES[f"{name}Request"].FromString(data)
+    except DecodeError as error:
+        raise _bad_message() from error
+
+
+def _bad_message() -> DTwinInputError:
+    return DTwinInputError(
+        "message",
+        "this call has no message of its kind",
+        field="call",
+        fix="Send one message of the Open Inference Protocol",
+    )

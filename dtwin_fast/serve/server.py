@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import json
 import logging
 import resource
 import signal
 import socket
 from collections.abc import Callable
 
+import grpc.aio
 import numpy as np
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -31,7 +32,7 @@ LAST_S = 2.0
 """Kept of the time of an end, for the ports to close."""
 
 
-def serve(twin: Twin, settings: Settings, started: Callable[[], None] | None = None) -> bool:
+def serve(twin: Twin, settings: Settings, started: Callable[[], None] | None = None) -> None:
     """Serve a twin until SIGTERM or SIGINT; every request that has come by then is answered.
 
     Args:
@@ -39,21 +40,19 @@ def serve(twin: Twin, settings: Settings, started: Callable[[], None] | None = N
         settings: ports and limits.
         started: called once requests are welcome.
 
-    Returns:
-        Whether everything was answered within ``settings.drain_s``.
-
     Raises:
         DTwinInputError: ports that are taken (code ``argument``), or a file of tokens that cannot
             be used.
     """
     forbid_core_dumps()
     _allow_connections()
-    # granian says what it does in words of its own; what it fails at is in ours.
-    logging.getLogger("_granian").setLevel(logging.ERROR)
-    return asyncio.run(_serve(twin, settings, started))
+    LOG.addHandler(logging.StreamHandler())
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    asyncio.run(_serve(twin, settings, started))
 
 
-async def _serve(twin: Twin, settings: Settings, started: Callable[[], None] | None) -> bool:
+async def _serve(twin: Twin, settings: Settings, started: Callable[[], None] | None) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -61,7 +60,8 @@ async def _serve(twin: Twin, settings: Settings, started: Callable[[], None] | N
     service = Service(twin, settings)
     for port, option in ((settings.port, "--port"), (settings.grpc_port, "--grpc-port")):
         _check_port(settings.host, port, option)
-    twin.predict(np.tanh(twin.edge_mean)[None], bold=False)  # the first run is the slowest
+    some = np.full((1, twin.spec.n_edges), 0.5, np.float32)
+    twin.predict(some, bold=False)  # the first run is the slowest
     rpc = grpc_server(service)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     rpc.add_insecure_port(f"{host}:{settings.grpc_port}")
@@ -92,28 +92,30 @@ async def _serve(twin: Twin, settings: Settings, started: Callable[[], None] | N
         if task.done():
             task.result()
             raise RuntimeError("the server ended by itself")
-    try:
-        return await _drain(service, rpc.stop, settings)
-    finally:
-        http.stop()  # type: ignore[no-untyped-call]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_S / 2):
-                await asyncio.shield(serving)
-        batches.cancel()
+    await _drain(service, settings, rpc, http, serving)
 
 
-async def _drain(service: Service, stop_grpc: Callable[..., object], settings: Settings) -> bool:
+async def _drain(
+    service: Service,
+    settings: Settings,
+    rpc: grpc.aio.Server,
+    http: Granian,
+    serving: asyncio.Task[None],
+) -> None:
     """Refuse what is new, finish what has come, and wait no longer than the settings say."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + settings.drain_s - LAST_S
+    end = loop.time() + settings.drain_s
     service.ready = False
     await asyncio.sleep(min(NOTICE_S, settings.drain_s / 4))
     service.close()
-    while not service.idle and loop.time() < end:
+    while service.unanswered and loop.time() < end - LAST_S:
         await asyncio.sleep(0.02)
-    finished = service.idle
-    await stop_grpc(0.1)  # type: ignore[misc]
-    return finished
+    if service.unanswered:
+        LOG.error(json.dumps({"failed": "drain", "unanswered": service.unanswered}))
+    # Answers that clients are still reading have the rest of the time.
+    http.stop()  # type: ignore[no-untyped-call]
+    await rpc.stop(max(0.0, end - loop.time() - LAST_S))
+    await asyncio.wait([serving], timeout=max(LAST_S / 2, end - loop.time() - LAST_S / 2))
 
 
 def _check_port(host: str, port: int, option: str) -> None:

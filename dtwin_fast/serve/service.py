@@ -6,12 +6,9 @@ import asyncio
 import contextlib
 import json
 import logging
-import sys
 import time
-import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 from ..errors import DTwinInputError
@@ -19,7 +16,7 @@ from ..twin import Twin
 from .batcher import Batcher
 from .metrics import Metrics
 from .models import VERSION, Answer, Model, Work, served_models
-from .refusals import draining, internal, slow, too_large
+from .refusals import draining, internal, queue_full, slow, too_large, where
 from .settings import BODIES_BYTES, FREE_S, MIN_BYTES_PER_S, Settings
 from .tenants import Tenant, Tenants
 
@@ -53,20 +50,33 @@ class Service:
         self._parsers = ThreadPoolExecutor(PARSERS, "parser")
         self._reading: set[asyncio.Timeout] = set()
         self._open = 0
+        self._parsing = 0
         self._bodies = 0
 
     @property
-    def idle(self) -> bool:
-        """Whether no request is unanswered."""
-        return self._open == 0
+    def unanswered(self) -> int:
+        """Requests that have begun and not ended."""
+        return self._open
 
-    def enter(self, authorization: str, host: str) -> Tenant:
-        """Who asks.
+    def enter(self, account: Account, authorization: str, host: str = "") -> Tenant:
+        """Who asks, which the account keeps; see :meth:`Tenants.find`.
 
         Raises:
             DTwinInputError: somebody who may not (codes ``unauthorized``, ``host``).
         """
-        return self._tenants.find(authorization, host)
+        tenant = self._tenants.find(authorization, host)
+        account.tenant = tenant.name
+        return tenant
+
+    def admit(self, tenant: Tenant) -> None:
+        """Count a request that a model is to be run for, before its body is read.
+
+        Raises:
+            DTwinInputError: there are too many (codes ``tenant_rate``, ``queue_full``).
+        """
+        tenant.count_request()
+        if self._parsing >= self.settings.queue or self.batcher.is_full:
+            raise queue_full()
 
     def model(self, name: str, version: str = "") -> Model:
         """A model.
@@ -104,7 +114,7 @@ class Service:
             raise
         except Exception as error:
             account.code = "internal"
-            LOG.error("%s %s failed: %s", protocol, route, where(error))
+            LOG.error(json.dumps({"failed": route, "error": where(error)}))
             raise internal() from error
         finally:
             self._open -= 1
@@ -120,12 +130,16 @@ class Service:
                 "code": account.code,
                 "ms": round(1000 * seconds, 1),
             }
-            print(json.dumps(line), file=sys.stderr)
+            LOG.info(json.dumps(line))
 
     async def parse(self, function: Callable[..., T], *arguments: object) -> T:
         """Call a function that may take a while, beside the event loop."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._parsers, function, *arguments)
+        self._parsing += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._parsers, function, *arguments)
+        finally:
+            self._parsing -= 1
 
     async def answer(self, work: Work, tenant: Tenant, wait_s: float | None = None) -> Answer:
         """Run a request.
@@ -143,8 +157,18 @@ class Service:
             return await self.batcher.submit(work, most if wait_s is None else min(wait_s, most))
 
     @contextlib.asynccontextmanager
-    async def receiving(self, account: Account) -> AsyncIterator[Callable[[int], None]]:
-        """Time and memory of a body while it is read; give it the bytes of each part.
+    async def receiving(
+        self, account: Account, seconds: float, *, in_parts: bool = False
+    ) -> AsyncIterator[Callable[[int], None]]:
+        """Time and memory of a body while it is read.
+
+        Args:
+            account: of the request.
+            seconds: in which all of it must have come.
+            in_parts: it comes in parts, and no slower than ``MIN_BYTES_PER_S``.
+
+        Yields:
+            a function that counts the bytes of a part.
 
         Raises:
             DTwinInputError: it is too large or too slow, there is no memory for it, or the server
@@ -152,14 +176,16 @@ class Service:
         """
         if self.closing:
             raise draining()
-        start, most = asyncio.get_running_loop().time(), self.settings.body_s
+        start = asyncio.get_running_loop().time()
 
         def until() -> float:
-            return start + min(most, FREE_S + account.n_bytes / MIN_BYTES_PER_S)
+            by_rate = FREE_S + account.n_bytes / MIN_BYTES_PER_S if in_parts else seconds
+            return start + min(seconds, by_rate)
 
         def count(n_bytes: int) -> None:
             self._hold(account, n_bytes)
-            timeout.reschedule(until())
+            if not timeout.expired():
+                timeout.reschedule(until())
 
         try:
             async with asyncio.timeout_at(until()) as timeout:
@@ -169,7 +195,7 @@ class Service:
                 finally:
                     self._reading.discard(timeout)
         except TimeoutError as error:
-            raise (draining() if self.closing else slow("body", most)) from error
+            raise (draining() if self.closing else slow("body", seconds)) from error
 
     def close(self) -> None:
         """Refuse new requests, and those whose bodies have not come."""
@@ -182,10 +208,7 @@ class Service:
         if account.n_bytes + n_bytes > self.settings.body_bytes:
             raise body_too_large(self.settings)
         if self._bodies + n_bytes > BODIES_BYTES:
-            raise DTwinInputError(
-                "queue_full", "too many requests are being read", field="request",
-                fix="Ask again later",
-            )  # fmt: skip
+            raise queue_full()
         account.n_bytes += n_bytes
         self._bodies += n_bytes
         self.metrics.bodies_bytes.set(self._bodies)
@@ -217,10 +240,3 @@ def body_too_large(settings: Settings) -> DTwinInputError:
     return too_large(
         "body", f"at most {settings.body_mib} MiB", "more", "Send fewer people at once"
     )
-
-
-def where(error: Exception) -> str:
-    """An error's type and place, and no word of it: it may hold numbers of a connectome."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{place}"

@@ -78,21 +78,20 @@ class Tenants:
         self._known = None if settings.tokens is None else read_tenants(settings.tokens)
         self._anybody = Tenant("")
 
-    def find(self, authorization: str, host: str) -> Tenant:
+    def find(self, authorization: str, host: str = "") -> Tenant:
         """The tenant of a request.
 
         Args:
             authorization: the header, ``Bearer TOKEN``.
-            host: whom the request was addressed to.
+            host: of HTTP, whom the request is addressed to. Pages of the web reach servers of
+                this machine by names of their own; no page can speak gRPC without a proxy.
 
         Raises:
             DTwinInputError: no token or an unknown one (code ``unauthorized``); without a file of
-                tokens, an address that is not this machine's, which is how pages of the web
-                reach servers behind a browser (code ``host``).
+                tokens, an address that is not this machine's (code ``host``).
         """
         if self._known is None:
-            name = re.sub(r":\d*$", "", host).strip("[]")
-            if is_loopback(name):
+            if not host or is_loopback(re.sub(r":\d*$", "", host).strip("[]")):
                 return self._anybody
             raise DTwinInputError(
                 "host",

@@ -70,7 +70,7 @@ def find_spec(
             fix="Convert the numbers",
         )
     fits = len(shape) == len(spec.shape) and all(
-        is_ == wanted or (wanted == -1 and is_ > 0)
+        is_ > 0 if wanted == -1 else is_ == wanted
         for is_, wanted in zip(shape, spec.shape, strict=True)
     )
     if not fits:
