@@ -234,6 +234,24 @@ def _nodes(proto: Any) -> list[Any]:
     return found
 
 
+def test_roundings_that_grow_are_told_from_mistakes(twin: Twin) -> None:
+    wild = _amplified(twin, 3)
+    done = verify(wild, "twin", build(wild, "twin"))
+    assert done.errors["engine"]["bold"] > TOLERANCE
+    assert 0 < done.compared["bold"] < done.n_people
+
+
+def test_a_twin_that_nobody_can_follow_is_not_verified(twin: Twin) -> None:
+    wild = _amplified(twin, 5)
+    with pytest.raises(VerificationError, match="chaotic"):
+        verify(wild, "twin", build(wild, "twin"))
+
+
+def _amplified(twin: Twin, gain: float) -> Twin:
+    *hidden, last = twin.layers
+    return replace(twin, layers=(*hidden, Layer(last.weight * gain, last.bias * gain)))
+
+
 def test_what_fails_leaves_the_file_that_was_there(
     twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
