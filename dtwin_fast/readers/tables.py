@@ -50,15 +50,16 @@ def read_rows(path: Path, *, max_rows: int | None = None) -> Iterator[list[str]]
         lines = _lines(path, file)
         first = next(lines, "")
         separator = _separator(path, first)
-        for row in csv.reader(_chain(first, lines), delimiter=separator, strict=True):
+        for row in _split(_chain(first, lines), separator):
             if len(row) > MAX_COLUMNS:
                 raise _table_error(
                     path, "table_columns", "a row has too many columns", f"{len(row):,}"
                 )
-            if any(len(cell) > MAX_CELL_CHARS for cell in row):
+            if not row:
+                continue
+            if max(map(len, row)) > MAX_CELL_CHARS:
                 raise _table_error(path, "table_cell", "a cell is too long", "")
-            if row:
-                yield [cell.strip() for cell in row]
+            yield list(map(str.strip, row))
 
 
 def read_number_table(
@@ -229,6 +230,16 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield from rest
 
 
+def _split(lines: Iterator[str], separator: str) -> Iterator[list[str]]:
+    """Cells of each row: by the csv module from the first line on that has something to quote."""
+    for line in lines:
+        bare = line.rstrip("\r\n")
+        if '"' in bare or "\r" in bare:
+            yield from csv.reader(_chain(line, lines), delimiter=separator, strict=True)
+            return
+        yield bare.split(separator)
+
+
 def _separator(path: Path, header: str) -> str:
     if path.suffix == ".tsv":
         if "\t" not in header and (";" in header or "," in header):
@@ -262,13 +273,16 @@ def _is_number(cell: str) -> bool:
 
 
 def _numbers(path: Path, row: list[str], number: int) -> npt.NDArray[np.float64]:
-    cells = ["nan" if cell in NOT_A_NUMBER else cell for cell in row]
-    text = "".join(cells)
+    text = "".join(row)
     # float() takes 1_000 and digits of other scripts, which no exporter writes.
     try:
         if "_" in text or not text.isascii():
             raise ValueError("an underscore or a foreign digit")
-        return np.array([float(cell) for cell in cells], np.float64)
+        try:
+            return np.fromiter(map(float, row), np.float64, len(row))
+        except ValueError:
+            cells = ("nan" if cell in NOT_A_NUMBER else cell for cell in row)
+            return np.fromiter(map(float, cells), np.float64, len(row))
     except ValueError as error:
         raise _table_error(
             path,
