@@ -7,6 +7,7 @@ from typing import Any
 
 from ..provenance import package_version
 from .models import VERSION, Model
+from .person import KNOWN
 
 ERROR = {
     "type": "object",
@@ -43,6 +44,9 @@ def openapi(models: Mapping[str, Model]) -> dict[str, Any]:
         "/metrics": {"get": _operation("Counters for Prometheus", None)},
         "/openapi.json": _get("This description", {"type": "object"}),
     }
+    page = _get("A page for people", {}, open_=True)
+    page["get"]["responses"]["200"]["content"] = {"text/html": {}}
+    paths |= {"/": page, "/page/person": {"post": _person()}}
     paths["/v2/health/ready"]["get"]["responses"]["503"] = _json(
         "Not ready", _object(ready="boolean")
     )
@@ -139,6 +143,35 @@ def _infer(model: Model) -> dict[str, Any]:
         "description": "JSON, or JSON and the bytes of tensors, with the header "
         "Inference-Header-Content-Length (the binary tensor data extension).",
         "content": {"application/json": {"schema": request}},
+    }
+    return operation
+
+
+def _person() -> dict[str, Any]:
+    """What the page asks."""
+    done = {
+        "type": "object",
+        "required": ["results", "sections", "report"],
+        "properties": {
+            "results": {"type": "object"},
+            "sections": {"type": "array", "items": {"type": "object"}},
+            "report": {"type": "string"},
+        },
+    }
+    operation = _operation("What the twin says of the person of a file", done)
+    operation["parameters"] = [
+        {
+            "name": name,
+            "in": "query",
+            "required": name == "format",
+            "schema": {"enum": list(values)},
+        }
+        for name, values in KNOWN.items()
+    ]
+    operation["requestBody"] = {
+        "required": True,
+        "description": "The file of one connectome, as it is.",
+        "content": {"application/octet-stream": {}},
     }
     return operation
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,18 +15,20 @@ from starlette.routing import Route
 from ..errors import DTwinInputError
 from ..provenance import package_version
 from . import json_tensors
-from .models import VERSION, Answer, Work, configuration
+from .models import VERSION, configuration
 from .openapi import openapi
+from .person import Wanted
 from .refusals import RETRY_S, as_json, http_status, may_retry
 from .service import Account, Service, body_too_large
 from .tenants import Tenant
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics", "model_repository"]
-OPEN = ("/v2/health/live", "/v2/health/ready")
-"""What everybody may ask: load balancers have no tokens."""
+OPEN = ("/v2/health/live", "/v2/health/ready", "/")
+"""What everybody may ask: load balancers have no tokens, and the page asks for one."""
 
 Handler = Callable[[Request, Account, Tenant], Awaitable[Response]]
+T = TypeVar("T")
 
 
 def app(service: Service) -> Starlette:
@@ -39,6 +41,8 @@ def app(service: Service) -> Starlette:
         ("POST", "/v2/repository/index", rest.index),
         ("GET", "/metrics", rest.metrics),
         ("GET", "/openapi.json", rest.openapi),
+        ("GET", "/", rest.page),
+        ("POST", "/page/person", rest.person),
     ]
     for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         routes += [
@@ -167,7 +171,7 @@ class Rest:
         )  # fmt: skip
         del body
         wait_s = None if asked.wait_us is None else asked.wait_us / 1e6
-        answer = await self._unless_gone(request, asked.work, tenant, wait_s)
+        answer = await self._unless_gone(request, service.answer(asked.work, tenant, wait_s))
         data, json_length = await service.parse(json_tensors.write, model, asked, answer)
         if json_length is None:
             return Response(data, media_type="application/json")
@@ -176,6 +180,21 @@ class Rest:
             media_type="application/octet-stream",
             headers={JSON_LENGTH: str(json_length)},
         )
+
+    async def page(self, request: Request, account: Account, tenant: Tenant) -> Response:
+        """For people."""
+        page = self._service.page
+        return Response(page.html, media_type="text/html; charset=utf-8", headers=page.headers)
+
+    async def person(self, request: Request, account: Account, tenant: Tenant) -> Response:
+        """What is said of the person of a file, for the page."""
+        self._service.admit(tenant)
+        wanted = Wanted.read(request.query_params)
+        body = await self._body(request, account)
+        with tenant.hold(1):
+            work = self._service.page.look(body, wanted)
+            data = await self._unless_gone(request, work)
+        return Response(data, media_type="application/json")
 
     async def _body(self, request: Request, account: Account) -> bytes:
         headers, settings = request.headers, self._service.settings
@@ -208,11 +227,9 @@ class Rest:
             raise _client_gone() from error
         return b"".join(parts)
 
-    async def _unless_gone(
-        self, request: Request, work: Work, tenant: Tenant, wait_s: float | None
-    ) -> Answer:
+    async def _unless_gone(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
         """The answer; a request whose client has gone is taken out of the queue."""
-        answer = asyncio.ensure_future(self._service.answer(work, tenant, wait_s))
+        answer = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(_gone(request))
         try:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)

@@ -16,6 +16,7 @@ from ..twin import Twin
 from .batcher import Batcher
 from .metrics import Metrics
 from .models import VERSION, Answer, Model, Work, served_models
+from .page import Page
 from .refusals import draining, internal, queue_full, slow, too_large, where
 from .settings import BODIES_BYTES, FREE_S, MIN_BYTES_PER_S, Settings
 from .tenants import Tenant, Tenants
@@ -44,6 +45,7 @@ class Service:
         self.models = served_models(twin)
         self.metrics = Metrics(tuple(self.models))
         self.batcher = Batcher(settings, self.metrics)
+        self.page = Page(twin, settings)
         self.ready = False
         self.closing = False
         self._tenants = Tenants(settings)
