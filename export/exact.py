@@ -43,22 +43,24 @@ def exact_outputs(
     read = read_outputs(twin, outputs)
     if part == "twin":
         return read, outputs
-    del read["bold"]
+    read.pop("bold", None)
     d_outputs = cotangent(twin, outputs, given).astype(np.float64)
     d_weights = rollout_vjp(weights, inputs, d_outputs, **_FLOAT64).weights
     return {**read, "d_edges": _edge_gradients(twin, edges, slopes, d_weights.to_flat())}, outputs
 
 
 def read_outputs(twin: Twin, outputs: Array) -> dict[str, Array]:
-    """choice_prob, rt_s, bold and contrasts of a rollout's outputs (S,B,T,O)."""
+    """What ``twin`` says but for who diverged, of a rollout's outputs (S,B,T,O)."""
     runs = [twin.read_run(task, outputs[:, b]) for b, task in enumerate(twin.schedules)]
     rows = outputs.reshape(len(outputs), -1, twin.spec.n_outputs)
-    return {
+    read = {
         "choice_prob": np.concatenate([responses.choice_prob for responses, _ in runs], axis=1),
         "rt_s": np.concatenate([responses.rt_s for responses, _ in runs], axis=1),
-        "bold": rows[:, Runs.of(twin).volumes, twin.spec.n_actions :],
-        "contrasts": np.concatenate([effects for _, effects in runs], axis=1),
     }
+    if twin.spec.bold_regions:
+        read["bold"] = rows[:, Runs.of(twin).volumes, twin.spec.n_actions :]
+        read["contrasts"] = np.concatenate([effects for _, effects in runs], axis=1)
+    return read
 
 
 def peak_gap(twin: Twin, outputs: Array, rt_s: Array) -> Array:
@@ -78,8 +80,9 @@ def cotangent(twin: Twin, outputs: Array, given: Mapping[str, Array]) -> Array:
     for b, (task, schedule) in enumerate(twin.schedules.items()):
         run = gradient[:, b, : schedule.n_steps(twin.spec.dt_s)]
         n_rows = len(twin.contrasts[task])
-        rows = given["d_contrasts"][:, row : row + n_rows]
-        run[:, :, twin.spec.n_actions :] = np.matmul(twin.projections[task].T, rows)
+        if twin.spec.bold_regions:
+            rows = given["d_contrasts"][:, row : row + n_rows]
+            run[:, :, twin.spec.n_actions :] = np.matmul(twin.projections[task].T, rows)
         trials = slice(trial, trial + schedule.n_trials)
         if twin.spec.head == "hazard":
             run[:, :, : twin.spec.n_actions] = hazard_vjp(

@@ -189,9 +189,9 @@ def hazard_vjp(g: Nodes, runs: Runs, found: Presses, d_choice_prob: str, d_rt_s:
     return g.transpose(rows, 1, 0, 2)
 
 
-def no_actions(g: Nodes, runs: Runs, d_bold: str) -> str:
-    """(S,B*T,actions) float32 zeros, S as of ``d_bold``."""
-    sizes = g("Concat", g("Shape", d_bold, start=0, end=1),
+def no_actions(g: Nodes, runs: Runs, flat: str) -> str:
+    """(S,B*T,actions) float32 zeros, S as of ``flat``."""
+    sizes = g("Concat", g("Shape", flat, start=0, end=1),
               g.constant([runs.n_rows, runs.spec.n_actions]), axis=0)  # fmt: skip
     return g("ConstantOfShape", sizes)
 

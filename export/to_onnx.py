@@ -182,7 +182,9 @@ class _Graph:
         self.output("rt_s", rt_s, "S", n_trials)
 
     def say_contrasts(self, flat: str) -> None:
-        """Declare contrasts; the array ``projection`` is theirs."""
+        """Declare contrasts of a twin that has BOLD; the array ``projection`` is theirs."""
+        if not self.twin.spec.bold_regions:
+            return
         projection = self.array("projection", self.runs.projection)
         value = readout.contrasts(self.g, self.runs, flat, projection)
         self.output("contrasts", value, "S", *self.contrast_shape)
@@ -199,8 +201,8 @@ def _twin(graph: _Graph) -> None:
     outputs, diverged = graph.call(rollout_function(spec.cell), *weights, graph.own_inputs())
     flat = readout.flat_outputs(g, runs, outputs)
     graph.say_responses(*READOUT_NODES[spec.head](g, runs, readout.window_outputs(g, runs, flat)))
-    n_regions = len(spec.bold_regions)
-    graph.output("bold", readout.volumes(g, runs, flat), "S", len(runs.volumes), n_regions)
+    if n_regions := len(spec.bold_regions):
+        graph.output("bold", readout.volumes(g, runs, flat), "S", len(runs.volumes), n_regions)
     graph.say_contrasts(flat)
     graph.output("diverged", diverged, "S")
 
@@ -221,8 +223,6 @@ def _vjp(graph: _Graph) -> None:
     outputs, diverged = graph.call(rollout_function(spec.cell), *weights, inputs)
     flat = readout.flat_outputs(g, runs, outputs)
     graph.say_contrasts(flat)
-    d_contrasts = graph.input("d_contrasts", "S", *graph.contrast_shape)
-    d_bold = readout.contrasts_vjp(g, runs, d_contrasts, "projection")
     actions = readout.window_outputs(g, runs, flat)
     if spec.head == "hazard":
         found = readout.presses(g, runs, actions)
@@ -234,9 +234,13 @@ def _vjp(graph: _Graph) -> None:
     else:
         # The peaks of the other head are no function that has gradients.
         graph.say_responses(*READOUT_NODES[spec.head](g, runs, actions))
-        d_actions = readout.no_actions(g, runs, d_bold)
-    d_outputs = g("Reshape", g("Concat", d_actions, d_bold, axis=2),
-                  g.constant([0, *runs.shape, spec.n_outputs]))  # fmt: skip
+        d_actions = readout.no_actions(g, runs, flat)
+    d_parts = [d_actions]
+    if spec.bold_regions:
+        d_contrasts = graph.input("d_contrasts", "S", *graph.contrast_shape)
+        d_parts.append(readout.contrasts_vjp(g, runs, d_contrasts, "projection"))
+    shape = g.constant([0, *runs.shape, spec.n_outputs])
+    d_outputs = g("Reshape", g("Concat", *d_parts, axis=2), shape)
     d_weights = graph.call(rollout_vjp_function(spec.cell), *weights, inputs, d_outputs)
     d_edges = graph.hyper.backward(graph.edges, graph.hyper.flat(d_weights))
     graph.output("d_edges", d_edges, "S", spec.n_edges)

@@ -81,12 +81,13 @@ def config(twin: Twin, library: PurePosixPath | None) -> str:
     """
     runs, spec = Runs.of(twin), twin.spec
     n_trials, n_regions = len(runs.steps), len(spec.bold_regions)
-    outputs = {
+    outputs: dict[str, tuple[int, ...]] = {
         "choice_prob": (n_trials, spec.n_actions),
         "rt_s": (n_trials,),
-        "bold": (len(runs.volumes), n_regions),
-        "contrasts": (len(runs.sequence), n_regions),
     }
+    if n_regions:
+        outputs["bold"] = len(runs.volumes), n_regions
+        outputs["contrasts"] = len(runs.sequence), n_regions
     lines = [
         f"name: {json.dumps(model_name(twin))}",
         'backend: "onnxruntime"',

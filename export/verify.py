@@ -164,9 +164,10 @@ def _given(twin: Twin, part: str, n_people: int, rng: np.random.Generator) -> di
     if part != "vjp":
         return {}
     n_trials = sum(s.n_trials for s in twin.schedules.values())
-    shapes: dict[str, tuple[int, ...]] = {
-        "d_contrasts": (sum(map(len, twin.contrasts.values())), len(spec.bold_regions))
-    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    if spec.bold_regions:
+        n_contrasts = sum(map(len, twin.contrasts.values()))
+        shapes["d_contrasts"] = n_contrasts, len(spec.bold_regions)
     if spec.head == "hazard":
         shapes |= {"d_choice_prob": (n_trials, spec.n_actions), "d_rt_s": (n_trials,)}
     return {

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from dtwin_fast.export import PARTS, build, export_onnx, to_onnx, verify, write
+from dtwin_fast.export.cells import CELL_NODES
 from dtwin_fast.export.exact import peak_gap
+from dtwin_fast.export.readout import READOUT_NODES
 from dtwin_fast.export.verify import GRADIENT_TOLERANCE, TOLERANCE
 from onnx_twins import people, run_model, short_twin
 
@@ -75,6 +77,19 @@ def test_every_part_is_verified_by_three_programs(part: str, cell: str, head: An
     }[part]
     for errors in done.errors.values():
         assert set(errors) == wanted
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("part", ["twin", "vjp"])
+def test_a_twin_without_bold_says_nothing_of_it(part: str, head: Any) -> None:
+    twin = short_twin(head=head, bold_regions=())
+    done = verify(twin, part, build(twin, part))
+    assert {"choice_prob", "rt_s"} <= set(done.compared)
+    assert not {"bold", "contrasts"} & set(done.compared)
+
+
+def test_every_cell_and_head_can_be_exported() -> None:
+    assert (set(CELL_NODES), set(READOUT_NODES)) == (set(CELLS), set(HEADS))
 
 
 @pytest.mark.parametrize("cell", CELLS)

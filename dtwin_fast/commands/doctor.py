@@ -15,6 +15,8 @@ from .._core import build_info
 from ..backends import BACKENDS
 from ..cells import CELLS
 from ..dispatch import PRECISIONS, isa, supports
+from ..errors import BackendUnavailableError
+from ..ort import library_path
 from ..provenance import package_version
 
 EXTRAS: dict[str, tuple[str, ...]] = {
@@ -60,12 +62,20 @@ def examine() -> dict[str, Any]:
             "threads": len(os.sched_getaffinity(0)),
         },
         "gpu": _gpu(build),
+        "onnx_op_library": _op_library(),
         "backends": {name: _backend(name) for name in BACKENDS},
         "extras": {
             extra: {package: _version(package) for package in packages}
             for extra, packages in EXTRAS.items()
         },
     }
+
+
+def _op_library() -> str | None:
+    try:
+        return str(library_path())
+    except BackendUnavailableError:
+        return None
 
 
 def _backend(name: str) -> dict[str, list[str] | str]:
@@ -104,6 +114,7 @@ def _as_text(report: dict[str, Any]) -> str:
         f"engine     {engine['isa']}, {engine['threads']} threads, {engine['compiler']}, "
         f"{engine['flags']}",
         f"gpu        {report['gpu']}",
+        f"onnx op    {report['onnx_op_library'] or 'not built: make onnxruntime-header'}",
     ]
     for name, state in report["backends"].items():
         text = ", ".join(state["runs"]) if "runs" in state else f"no: {state['unavailable']}"
