@@ -382,7 +382,7 @@ def test_a_run_that_is_held_up_keeps_its_folder(
     out = tmp_path / "out"
     first = launcher.start(*long.job.words(out), below=out)
     first.wait_for(long.n_calls // 2)
-    first.signal(signal.SIGSTOP)
+    first.hold_up()
     before = shard_files(out)
     assert 0 < len(before) < long.n_shards
     for more in (["--resume"], ["--shard", "0/2"]):

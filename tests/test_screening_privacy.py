@@ -290,7 +290,7 @@ def test_a_crash_leaves_no_memory_behind(
         *people.screen(out), *ASKED[:2], "--shard-size", 1, "--nprocs", nprocs, below=out
     )
     run.wait_for(100)
-    run.signal(signal.SIGSTOP)
+    run.hold_up()
     of_run = {
         pid: words for pid, words in processes(run.pid).items() if "resource_tracker" not in words
     }

@@ -142,6 +142,18 @@ class Running:
         """Send a signal to the run alone."""
         os.kill(self.pid, number)
 
+    def hold_up(self) -> None:
+        """SIGSTOP to the run alone; all its threads have stopped when this returns."""
+        self.signal(signal.SIGSTOP)
+        until = time.monotonic() + LIMIT_S
+        threads = Path(f"/proc/{self.pid}/task")
+        while any(
+            (thread / "stat").read_text().rpartition(")")[2].split()[0] != "T"
+            for thread in threads.iterdir()
+        ):
+            assert time.monotonic() < until, "the run does not stop"
+            time.sleep(0.001)
+
     def kill_all(self) -> None:
         """SIGKILL to the run and all its processes; it may have ended already."""
         os.killpg(self.pid, signal.SIGKILL)  # a zombie until wait(), so the number is still its own
