@@ -103,7 +103,7 @@ def test_nobody() -> None:
 )
 def test_what_does_not_fit_is_refused(change: dict[str, Any]) -> None:
     y = np.zeros((4, 3), np.float32)
-    with pytest.raises(ValueError, match="wanted|contiguous|n_threads"):
+    with pytest.raises(ValueError, match=r"wanted|contiguous|n_threads"):
         affine(**(draw(4, 5, 3) | {"y": y, "n_threads": 1} | change))
     assert not y.any()
 
