@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 import zipfile
@@ -530,6 +531,21 @@ def test_the_ending_of_hcps_parcels_is_dropped_where_all_have_it(name: str, tmp_
     ):
         path = write_cifti(tmp_path / name, data, names, names)
         assert read_connectomes(path).regions == wanted
+
+
+@pytest.mark.parametrize("damaged", ["sub-1_bold.nii.gz", "atlas.nii.gz"])
+def test_a_flipped_bit_in_a_gzipped_image_is_found(damaged: str, tmp_path: Path) -> None:
+    path, atlas = write_bold(tmp_path / "sub-1_bold.nii.gz", series())
+    file = tmp_path / damaged
+    content = gzip.decompress(file.read_bytes())
+    stored = bytearray(gzip.compress(content, compresslevel=0))
+    stored[-12] ^= 1  # of the last voxel: before the checksum and the length
+    file.write_bytes(stored)
+    with pytest.raises(DTwinInputError, match=r"\[unreadable\] .*CRC"):
+        read_connectomes(path, atlas=atlas)
+    file.write_bytes(gzip.compress(content + bytes(2**21)))
+    with pytest.raises(DTwinInputError, match=r"\[unreadable\] .*after the last voxel"):
+        read_connectomes(path, atlas=atlas)
 
 
 def test_folder_of_images_needs_the_atlas(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ LABEL_COLUMNS = ("index", "label", "id", "value", "row")
 MIN_COVERAGE = 0.5
 """Smallest part of a parcel's voxels that must hold data, as XCP-D has it."""
 GRID_TOLERANCE_MM = 1e-3
+MOST_AFTER_VOXELS = 2**20
+"""Bytes that a gzip file may hold after its last voxel."""
 
 
 def read_nifti(path: Path, request: Request) -> Connectomes:
@@ -46,17 +51,17 @@ def read_nifti(path: Path, request: Request) -> Connectomes:
     shape = read_header(path).shape
     if len(shape) != 4:
         raise _image_error(path, "shape", "this is not a 4-D run", "(x, y, z, T)", shape)
-    image = _open(path)
-    if shape[:3] != labels.shape or not _same_affine(image.affine, label_affine):
-        raise DTwinInputError(
-            "grid",
-            "the run and the label image are on different grids",
-            field=path.name,
-            wanted=f"{labels.shape} and the affine of {image_path.name}",
-            got=f"{shape[:3]} and its own affine",
-            fix="Resample the label image to the run's grid, nearest neighbour",
-        )
-    series = _parcel_means(path, image, labels, values)
+    with _opened(path) as (affine, data):
+        if shape[:3] != labels.shape or not _same_affine(affine, label_affine):
+            raise DTwinInputError(
+                "grid",
+                "the run and the label image are on different grids",
+                field=path.name,
+                wanted=f"{labels.shape} and the affine of {image_path.name}",
+                got=f"{shape[:3]} and its own affine",
+                fix="Resample the label image to the run's grid, nearest neighbour",
+            )
+        series = _parcel_means(path, data, labels, values)
     return request.connectomes(
         path,
         connectome_of_series(series, path)[None],
@@ -66,7 +71,9 @@ def read_nifti(path: Path, request: Request) -> Connectomes:
     )
 
 
-def _open(path: Path) -> Any:
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[npt.NDArray[np.float64], Any]]:
+    """Affine and array proxy; what was read of a gzip file is compared with its checksum."""
     try:
         import nibabel
         from nibabel.filebasedimages import ImageFileError
@@ -75,23 +82,34 @@ def _open(path: Path) -> Any:
         raise MissingExtraError("nibabel", "neuro", "reading NIfTI") from error
     with parsing(path, ImageFileError, HeaderDataError):
         image: Any = nibabel.load(path, keep_file_open=True)
-        if image.affine is None or not np.isfinite(image.affine).all():
+        affine, data = image.affine, image.dataobj
+        if affine is None or not np.isfinite(affine).all():
             raise ValueError("an affine that is not finite")
-        return image
+        if not path.name.endswith(".gz"):
+            yield affine, data
+            return
+        # nibabel stops at the last voxel; the checksum comes after it.
+        with gzip.open(path) as stream:
+            spec = (data.shape, data.dtype, data.offset, data.slope, data.inter)
+            yield affine, type(data)(stream, spec)
+            if len(stream.read(MOST_AFTER_VOXELS)) == MOST_AFTER_VOXELS:
+                raise ValueError("much data after the last voxel")
 
 
 def _read_labels(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     shape = read_header(path).shape
     if len(shape) != 3 and prod(shape[3:]) != 1:
         raise _image_error(path, "shape", "the label image is not 3-D", "(x, y, z)", shape)
-    image = _open(path)
-    with parsing(path), np.errstate(over="ignore", invalid="ignore"):
-        data = np.asarray(image.dataobj).reshape(shape[:3])
+    with (
+        _opened(path) as (affine, voxels),
+        np.errstate(over="ignore", invalid="ignore"),
+    ):
+        data = np.asarray(voxels).reshape(shape[:3])
     if not (np.isfinite(data).all() and np.array_equal(data, np.rint(data))):
         raise _image_error(path, "atlas", "the label image holds fractions", "integers", "others")
     if data.min() < 0 or data.max() > 2**31:
         raise _image_error(path, "atlas", "labels are out of range", "0 to 2^31", data.max())
-    return data.astype(np.int64), image.affine
+    return data.astype(np.int64), affine
 
 
 def _read_label_table(path: Path) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
@@ -117,7 +135,7 @@ def _read_label_table(path: Path) -> tuple[npt.NDArray[np.int64], tuple[str, ...
 
 
 def _parcel_means(
-    path: Path, image: Any, labels: npt.NDArray[np.int64], values: npt.NDArray[np.int64]
+    path: Path, data: Any, labels: npt.NDArray[np.int64], values: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
     """(T, R) mean of each parcel's voxels, volume by volume; NaN for missing parcels."""
     flat = labels.ravel(order="F")
@@ -132,24 +150,21 @@ def _parcel_means(
             path, "atlas", "labels of the image are not in its table", "all of them", unknown[:5]
         )
     parcel = order[slot]
-    n_parcels, n_volumes = len(values), image.shape[3]
+    n_parcels, n_volumes = len(values), data.shape[3]
     sums = np.empty((n_volumes, n_parcels))
     has_data = np.zeros(len(inside), np.bool_)
-    from nibabel.spatialimages import HeaderDataError
-
-    with parsing(path, HeaderDataError):
-        for volume in range(n_volumes):
-            with np.errstate(over="ignore", invalid="ignore"):
-                voxels = np.asarray(image.dataobj[..., volume], np.float64)
-            voxels = voxels.ravel(order="F")[inside]
-            empty = np.isnan(voxels)
-            voxels[empty] = 0
-            if np.isinf(voxels).any():
-                raise _image_error(path, "infinite", "voxels are infinite", "numbers", "inf")
-            if np.any(empty & has_data):
-                raise _image_error(path, "nan", "voxels are NaN in part of the run", "numbers", "")
-            has_data |= voxels != 0
-            sums[volume] = np.bincount(parcel, voxels, minlength=n_parcels)
+    for volume in range(n_volumes):
+        with np.errstate(over="ignore", invalid="ignore"):
+            voxels = np.asarray(data[..., volume], np.float64)
+        voxels = voxels.ravel(order="F")[inside]
+        empty = np.isnan(voxels)
+        voxels[empty] = 0
+        if np.isinf(voxels).any():
+            raise _image_error(path, "infinite", "voxels are infinite", "numbers", "inf")
+        if np.any(empty & has_data):
+            raise _image_error(path, "nan", "voxels are NaN in part of the run", "numbers", "")
+        has_data |= voxels != 0
+        sums[volume] = np.bincount(parcel, voxels, minlength=n_parcels)
     size = np.bincount(parcel, minlength=n_parcels)
     covered = np.bincount(parcel, has_data, minlength=n_parcels)
     is_missing = (size == 0) | (covered < MIN_COVERAGE * size)
