@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -208,6 +209,7 @@ def test_a_run_is_gone_on_with_when_asked(run: Run, inputs: Inputs, tmp_path: Pa
         (("--shard", "2/2"), 2, "0/16"),
         (("--nprocs", "0"), 2, "from 1 to 1024"),
         (("--model", "x"), 2, "participant | group"),
+        (("--sbatch", "--shard", "0/2"), 2, "--sbatch without --shard"),
         (("--participant-label", "01"), 2, "no use"),
     ],
 )
@@ -218,6 +220,25 @@ def test_usage(
     assert ran.code == code
     assert said in re.sub(r"\s+", " ", ran.err)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bids_grammar_without_a_model(run: Run, inputs: Inputs, tmp_path: Path) -> None:
+    ran = run(inputs.bids, tmp_path / "out", "participant")
+    assert (ran.code, "--model MODEL" in ran.err) == (2, True)
+
+
+def test_cells_that_are_no_numbers_are_not_quoted(run: Run, inputs: Inputs, tmp_path: Path) -> None:
+    shutil.copytree(inputs.bids, tmp_path / "bids")
+    cell, name = sorted((tmp_path / "bids").rglob("*ses-1*relmat.tsv"))[:2]
+    for file, column in ((cell, 1), (name, 0)):
+        rows = [line.split("\t") for line in file.read_text().splitlines()]
+        rows[2][column] = "0.43179x"
+        file.write_text("\n".join(map("\t".join, rows)))
+    app = (tmp_path / "bids", tmp_path / "out", "participant", "--model", inputs.model)
+    assert run(*app, "--session-label", "1").code == 3
+    table = open_results(tmp_path / "out").rejected().to_pylist()
+    assert [entry["code"] for entry in table] == ["table_number", "table_names"]
+    assert "43179" not in json.dumps(table)
 
 
 def test_input_that_cannot_be_read(run: Run, inputs: Inputs, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from dtwin_fast.prediction_files import condition_means
 from dtwin_fast.readers import read_connectomes
 from dtwin_fast.screening import Resources, Summary, merge_run, open_results, prepare, run
 from dtwin_fast.screening.lock import locked
-from dtwin_fast.screening.manifest import Done, Manifest, RunFolder
+from dtwin_fast.screening.manifest import Done, Manifest, RunFolder, open_manifest
 from dtwin_fast.twin import Twin
 
 pytest.importorskip("pyarrow")
@@ -290,6 +290,50 @@ def broken_off(inputs: Inputs, tmp_path: Path) -> Path:
     return out
 
 
+def test_a_run_that_ended_before_its_first_shard_is_in_nobodys_way(
+    inputs: Inputs, whole: Path, tmp_path: Path
+) -> None:
+    people, out = inputs.some(tmp_path, [0]), tmp_path / "out"
+    edges = np.load(people.fc)
+    np.save(people.fc, np.concatenate([edges, edges * 3]))
+    people.subjects.write_text("participant_id\nsub-1\nsub-2\n")
+    assert code_of(lambda: people.screen(out, outputs=["bold"])).code == "fisher_z_as_r"
+    orphan = RunFolder(out).arrays / "bold" / "c.0.0.0"
+    orphan.write_bytes(b"of a shard that was not done")
+    inputs.screen(out, shard_size=7)
+    assert digests(out) == digests(whole)
+    assert not orphan.exists()
+
+
+def test_what_part_of_a_run_is_beginning_is_kept(
+    inputs: Inputs, whole: Path, tmp_path: Path
+) -> None:
+    """No shard is done, but somebody is at it."""
+    out = tmp_path / "out"
+    prepared = prepare(inputs.model, inputs.people, out, shard_size=7)
+    begun = prepare(inputs.model, inputs.people, out, shard_size=7, part=(0, 2))
+    folder = RunFolder(out)
+    folder.state.mkdir(parents=True)
+    open_manifest(folder, begun.job.manifest)
+    with locked(folder, (0, 2)):
+        assert code_of(lambda: run(prepared)).code == "locked"
+        assert code_of(lambda: prepare(inputs.model, inputs.people, out)).code == "locked"
+    assert folder.manifest.exists()
+    run(prepared)
+    assert digests(out) == digests(whole)
+
+
+def test_the_first_persons_unit_is_looked_at_before_the_work(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    people = inputs.some(tmp_path, [0, 1])
+    np.save(people.fc, np.load(people.fc) * 3)
+    for options in ({"dry": True}, {"part": (0, 2)}):
+        error = code_of(lambda o=options: prepare(people.model, people.people, tmp_path / "o", **o))
+        assert (error.code, error.got) == ("fisher_z_as_r", "")
+    assert not (tmp_path / "o").exists()
+
+
 def test_another_versions_run_is_refused(inputs: Inputs, broken_off: Path) -> None:
     path = RunFolder(broken_off).manifest
     values = json.loads(path.read_text())
@@ -459,6 +503,17 @@ def test_files_that_are_not_as_written_are_never_results(
     elif how == "missing":
         merge_run(inputs.model, out)
         read()
+
+
+def test_arrays_without_metadata_are_damaged(inputs: Inputs, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    inputs.screen(out, outputs=CONTRASTS)
+    results, metadata = open_results(out), out / "arrays.zarr/contrasts/zarr.json"
+    for damage in (lambda: metadata.write_text("{}"), metadata.unlink):
+        damage()
+        assert code_of(lambda: results.array("contrasts")).code == "results_damaged"
+    merge_run(inputs.model, out)
+    assert results.array("contrasts").shape[0] == N_PEOPLE
 
 
 def test_other_rows_can_be_read_beside_a_damaged_chunk(inputs: Inputs, tmp_path: Path) -> None:

@@ -171,6 +171,9 @@ def run(args: argparse.Namespace) -> int:
     model, source, out, level = _places(args)
     if args.ray_address is not None and args.engine != "ray":
         raise _argument("--ray-address", "only Ray has an address", "--engine ray", args.engine)
+    if args.sbatch and args.shard is not None:
+        what = "the script for Slurm says the shards of its tasks itself"
+        raise _argument("--shard", what, "--sbatch without --shard", "both")
     if args.sbatch:
         print(_sbatch(args), end="")
         return 0
@@ -225,6 +228,9 @@ class _Indexing:
 def _places(args: argparse.Namespace) -> tuple[Path, Path, Path, str]:
     """Model, input, folder of results and level."""
     first, second, third = args.places
+    if args.model is None and third in LEVELS:
+        what = "BIDS_DIR OUTPUT_DIR participant|group need a model"
+        raise _argument("--model", what, "--model MODEL, or ./ before the name of a folder", third)
     if args.model is None:
         return Path(first), Path(second), Path(third), "participant"
     if third not in LEVELS:

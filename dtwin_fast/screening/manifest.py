@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any
 
 from ..errors import DTwinInputError
 from ..files import naming, sync_folder, write_atomic
+from ..prediction_files import DESCRIPTION_FILE
 from ..twin import Twin
 from .config import Config
 
@@ -69,6 +71,23 @@ class RunFolder:
     def part(self, shard: int, table: str) -> Path:
         """A shard's part of a table."""
         return self.state / "parts" / f"shard-{shard:05d}.{table}.parquet"
+
+    def is_begun(self) -> bool:
+        """Whether there are shards that are done, or results of them: else nothing to go on with."""
+        if (self.out / DESCRIPTION_FILE).exists():
+            return True
+        try:
+            with os.scandir(self.state / "done") as records:
+                return any(record.name.startswith("shard-") for record in records)
+        except FileNotFoundError:
+            return False
+
+    def clear(self) -> None:
+        """Remove the manifest and files of a run without records; nobody may be working on it."""
+        for files in (self.arrays, self.state / "parts"):
+            if files.is_dir():
+                shutil.rmtree(files)
+        self.manifest.unlink(missing_ok=True)  # last: what is left without it is refused
 
     def make(self, arrays: Sequence[str]) -> None:
         """Make all folders, on the disk when it returns."""

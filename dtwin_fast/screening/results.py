@@ -194,7 +194,11 @@ class Results:
                 got=repr(name)[:80],
                 fix="Name one of these",
             )
-        array = open_array(self.folder.arrays, name)
+        try:
+            array = open_array(self.folder.arrays, name)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            path = self.folder.arrays / name
+            raise damaged(path, "the metadata of this array cannot be read", error) from error
         start, stop, _ = slice(start, stop).indices(self.manifest.n_people)
         size = self.manifest.shard_size
         for shard in range(start // size, -(-stop // size)):

@@ -117,7 +117,8 @@ def prepare(
         model: a model folder.
         people: arguments of :func:`open_people`.
         out: a new or empty folder, or with ``resume`` one that holds a run of the same model,
-            people and settings. A part of a run may always join the other parts.
+            people and settings. A part of a run may always join the other parts. A run that
+            ended before any shard was done stands in nobody's way.
         resume: go on with the run that the folder holds, if any.
         part: (i, n) does the shards whose number modulo n is i.
         shard_size: people of a shard; None: what takes a second or two.
@@ -145,6 +146,7 @@ def prepare(
         people = {**people, "index_cache": folder.state / "index.parquet"}
     with no_numbers():
         opened = open_people(**people, progress=progress)
+        opened.read(0, 1)  # as is Fisher z announced as r
     twin.prepare(_nobody_of(opened))  # regions of another atlas are refused now
     bids_labels(tuple(opened.subjects))
     size = _shard_size(twin, config, opened.n_regions, resources, shard_size, mem_mb)
@@ -156,7 +158,7 @@ def prepare(
         n_people=len(opened.subjects),
         shard_size=min(size, len(opened.subjects)),
     )
-    if folder.manifest.exists():
+    if folder.manifest.exists() and (folder.is_begun() or part is not None):
         manifest = open_manifest(folder, manifest)
     job = Job(folder.out, Path(model), people, manifest)
     return Run(job, twin, opened, part, _to_do(folder, manifest, part), resources)
@@ -185,6 +187,8 @@ def run(prepared: Run, *, engine: str = "local", progress: Progress | None = Non
     with locked(folder, part):
         if part is None:
             folder.sweep()
+            if folder.manifest.exists() and not folder.is_begun():
+                folder.clear()
         # The manifest comes first: without one nobody would go on with a folder of other files.
         job = replace(job, manifest=open_manifest(folder, job.manifest))
         folder.make(list(layouts(prepared.twin, job.manifest.config)))
@@ -384,17 +388,18 @@ def _check_folder(folder: RunFolder, may_join: bool, part: Shard | None) -> None
         ) from error
     if holds_run:
         refuse_locked(folder, part)
-    if (holds_run and not may_join) or (others and not holds_run):
+    holds_results = holds_run and folder.is_begun()
+    if (holds_results and not may_join) or (others and not holds_run):
         raise DTwinInputError(
             "out_not_empty",
             "the output folder holds a run already"
-            if holds_run
+            if holds_results
             else "there is something in the output folder, and nothing is overwritten",
             field=str(out),
             wanted="a new or empty folder",
-            got="a run of dtwin screen" if holds_run else "files",
+            got="a run of dtwin screen" if holds_results else "files",
             fix="Give --resume to go on with it, or name another folder"
-            if holds_run
+            if holds_results
             else "Name another folder, or remove this one",
         )
 

@@ -38,7 +38,10 @@ Float64 = npt.NDArray[np.float64]
 ENTITIES = re.compile(r"sub-[0-9A-Za-z]+(_[a-z]+-[0-9A-Za-z]+)+")
 """The name of a person of whom there are several files."""
 
-SECRET_CODES = {"asymmetric", "diagonal", "fisher_z_as_r", "r_out_of_range", "z_out_of_range"}
+SECRET_CODES = {
+    *("asymmetric", "diagonal", "fisher_z_as_r", "r_out_of_range", "z_out_of_range"),
+    *("table_names", "table_number"),
+}
 """Errors that quote a number of a connectome, which is neither written down nor printed."""
 
 
