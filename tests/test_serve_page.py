@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -378,10 +377,6 @@ class TestInABrowser:
             contrasts = browser.execute_script(CONTRASTS, what)
             assert contrasts, what
             assert min(contrasts) > READABLE, what
-        if folder := os.environ.get("DTWIN_SCREENSHOTS"):
-            size = browser.execute_script("return document.documentElement.scrollHeight")
-            browser.set_window_size(1200, size)
-            browser.save_screenshot(str(Path(folder, f"serve-{scheme}.png")))
 
     def test_narrow_screens_scroll_down_only(
         self, browser: Any, server: Server, file: Path

@@ -17,7 +17,7 @@ from ..networks import network_of
 from ..prediction_files import NOTICE, condition_means
 from ..report.networks import strongest
 from ..report.page import render
-from ..report.sections import Card, Section, Table
+from ..report.sections import Card, Part, Section, Table
 from ..report.words import number, percent, signed, significant, target_words
 from .person import Person
 
@@ -191,8 +191,7 @@ def _predicted(person: Person) -> Section:
                 float(means[f"{task}_{condition}_{name}"][0])
                 for name in ("p_correct", "p_no_response", "rt_s")
             )
-            texts = (percent(correct), percent(silent), number(rt_s, 3))
-            rows.append([f"{task}: {condition}", *texts])
+            rows.append([f"{task}: {condition}", _share(correct), _share(silent), number(rt_s, 3)])
     behaviour = Table(
         "Choices and reaction times, means over the trials of a condition",
         ["task: condition", "correct answer", "no response", "reaction time (s)"],
@@ -200,8 +199,8 @@ def _predicted(person: Person) -> Section:
     )
     contrasts = [
         Table(
-            f"{name}: the regions with the largest effects, in SDs of the training cohort's BOLD",
-            ["region", "effect"],
+            name,
+            ["region", "effect (SD)"],
             [
                 [done.bold_regions[r], signed(float(effects[r]), 3)]
                 for r in strongest(effects, TOP_REGIONS)
@@ -210,7 +209,16 @@ def _predicted(person: Person) -> Section:
         for name, effects in zip(done.contrast_names, done.contrasts[0], strict=True)
         if done.bold_regions
     ]
-    return Section("predictions", "What the twin predicts", [behaviour, *contrasts])
+    words = (
+        f"Contrasts of predicted BOLD: up to {TOP_REGIONS} regions with the largest effects, in "
+        "SDs of the training cohort's BOLD. The numbers to download have all regions."
+    )
+    parts: list[Part] = [behaviour, *([words] if contrasts else []), *contrasts]
+    return Section("predictions", "What the twin predicts", parts)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %" if np.isfinite(value) else "n/a"
 
 
 def _usual(person: Person) -> Section:
