@@ -73,7 +73,7 @@ class RunFolder:
         return self.state / "parts" / f"shard-{shard:05d}.{table}.parquet"
 
     def is_begun(self) -> bool:
-        """Whether there are shards that are done, or results of them: else nothing to go on with."""
+        """Whether there are shards that are done, or results: else nothing to go on with."""
         if (self.out / DESCRIPTION_FILE).exists():
             return True
         try:
