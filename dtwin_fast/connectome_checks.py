@@ -458,6 +458,6 @@ def _fisher_z_as_r(problem: Problem, got: str) -> DTwinInputError:
         "these look like Fisher z but were announced as Pearson r",
         wanted="|r| at most 1",
         got=got,
-        fix="Say is_fisher_z=True, or give correlations; "
+        fix="Say is_fisher_z=True (--fisher-z), or give correlations; "
         "if only this subject is damaged, take it out of the input",
     )
