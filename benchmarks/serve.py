@@ -8,6 +8,7 @@ twin's predictions bit by bit: where one differs, nothing is timed. Rounds of al
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import queue
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import write_atomic
+from ..prediction import Prediction
 from ..spec import PRESETS
 from ..twin import Twin
 from .interventions import draw_people, make_twin
@@ -94,20 +96,19 @@ def _measure(twin: Twin, r: Float32, clients: dict[str, Ask]) -> dict[str, Any]:
             if not (np.array_equal(whole[name], expected) and np.array_equal(joined, expected)):
                 return {"verified": False}
 
-    def direct(parts: Sequence[Float32]) -> None:
-        for part in parts:
-            twin.predict(part, bold=False)
+    def direct(parts: Sequence[Float32]) -> list[Prediction]:
+        return [twin.predict(part, bold=False) for part in parts]
 
     seconds: dict[str, list[float]] = {}
     one_by_one: dict[str, list[float]] = {}
     ways: dict[str, Callable[[Sequence[Float32]], object]] = {"direct": direct, **clients}
     for _ in range(ROUNDS):
-        for name, ask in ways.items():
-            seconds.setdefault(f"{name}, 64 a request", []).append(_time(ask, [r] * BATCHES))
+        for name, way in ways.items():
+            seconds.setdefault(f"{name}, 64 a request", []).append(_time(way, [r] * BATCHES))
             if name != "direct":
-                took = _time(ask, singles * BATCHES)
+                took = _time(way, singles * BATCHES)
                 seconds.setdefault(f"{name}, 1 a request", []).append(took)
-            calls = [_time(ask, [singles[0]]) for _ in range(CALLS)]
+            calls = [_time(way, [singles[0]]) for _ in range(CALLS)]
             one_by_one.setdefault(name, []).extend(calls)
     base = statistics.median(seconds["direct, 64 a request"])
     own_s = statistics.median(one_by_one["direct"])
@@ -168,17 +169,22 @@ def _answers(port: int) -> bool:
 
 @contextlib.contextmanager
 def _clients(model: str, port: int, grpc_port: int) -> Iterator[dict[str, Ask]]:
-    from tritonclient import grpc, http
+    from tritonclient import grpc
+    from tritonclient.http import aio
 
-    most = IN_FLIGHT * PEOPLE
-    with (
-        http.InferenceServerClient(f"127.0.0.1:{port}", concurrency=most) as by_http,
-        grpc.InferenceServerClient(f"127.0.0.1:{grpc_port}") as by_grpc,
-    ):
-        yield {
-            "http": _Http(http, by_http, model).ask,
-            "grpc": _Grpc(grpc, by_grpc, model).ask,
-        }
+    async def connect() -> Any:
+        return aio.InferenceServerClient(f"127.0.0.1:{port}", conn_limit=IN_FLIGHT * PEOPLE)
+
+    with asyncio.Runner() as runner:
+        by_http = runner.run(connect())
+        try:
+            with grpc.InferenceServerClient(f"127.0.0.1:{grpc_port}") as by_grpc:
+                yield {
+                    "http": _Http(aio, by_http, model, runner).ask,
+                    "grpc": _Grpc(grpc, by_grpc, model, runner).ask,
+                }
+        finally:
+            runner.run(by_http.close())
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,7 @@ class _Client:
     library: Any
     client: Any
     model: str
+    runner: asyncio.Runner
 
     def arguments(self, edges: Float32) -> dict[str, Any]:
         tensor = self.library.InferInput("edges", list(edges.shape), "FP32")
@@ -197,10 +204,18 @@ class _Client:
 
 
 class _Http(_Client):
+    """Its asyncio one: requests of the other one, greenlets, hardly overlap."""
+
     def ask(self, parts: Sequence[Float32]) -> list[dict[str, Any]]:
         """Answers, with as many requests at a time as the client has connections."""
-        futures = [self.client.async_infer(self.model, **self.arguments(part)) for part in parts]
-        return [_arrays(future.get_result()) for future in futures]
+
+        async def ask_all() -> list[dict[str, Any]]:
+            return await asyncio.gather(*map(self._ask, parts))
+
+        return self.runner.run(ask_all())
+
+    async def _ask(self, part: Float32) -> dict[str, Any]:
+        return _arrays(await self.client.infer(self.model, **self.arguments(part)))
 
 
 class _Grpc(_Client):

@@ -223,6 +223,16 @@ def test_heads_of_two_meanings(server: Server, lines: list[bytes]) -> None:
         assert everything(connection).split(b" ")[1] in (b"400", b"431", b"501")
 
 
+def test_a_refusal_is_seen_by_clients_that_are_still_sending(server: Server) -> None:
+    status, headers, text = server.ask("POST", INFER, b" " * (3 * 2**19))
+    assert (status, json.loads(text)["code"]) == (413, "too_large")
+    assert headers["connection"] == "close"
+    for path, code in (("/none", "path"), ("/v2/models/none/infer", "model")):
+        status, headers, text = server.ask("POST", path, b" " * 2**20)
+        assert json.loads(text)["code"] == code
+        assert "connection" not in headers  # the body was read: another request may follow
+
+
 def test_chunks_are_counted(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -26,6 +27,10 @@ JSON_LENGTH = "Inference-Header-Content-Length"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics", "model_repository"]
 OPEN = ("/v2/health/live", "/v2/health/ready", "/")
 """What everybody may ask: load balancers have no tokens, and the page asks for one."""
+
+LAST = ("slow", "draining", "too_large")
+"""Codes after which a connection is closed."""
+LINGER_S = 2.0
 
 Handler = Callable[[Request, Account, Tenant], Awaitable[Response]]
 T = TypeVar("T")
@@ -71,11 +76,14 @@ class Rest:
         """The handler with what every one needs: who asks, an account, typed refusals."""
 
         async def guarded(request: Request) -> Response:
+            account = Account()
             try:
-                with self._service.request("http", route) as account:
+                with self._service.request("http", route, account):
                     tenant = Tenant("") if route in OPEN else self._enter(request, account)
                     response = await handler(request, account, tenant)
             except DTwinInputError as error:
+                if not account.received and error.code not in ("slow", "client_gone"):
+                    await self._discard(request)
                 response = self._refusal(error)
             response.headers.setdefault("Cache-Control", "no-store")
             return response
@@ -90,7 +98,7 @@ class Rest:
 
     def _refusal(self, error: DTwinInputError) -> Response:
         # What is left of a body is not waited for.
-        headers = {"Connection": "close"} if error.code in ("slow", "draining", "too_large") else {}
+        headers = {"Connection": "close"} if error.code in LAST else {}
         if may_retry(error):
             headers["Retry-After"] = str(RETRY_S)
         if error.code == "unauthorized":
@@ -101,6 +109,7 @@ class Rest:
         """Addresses and methods that there are not."""
         status = error.status_code if isinstance(error, HTTPException) else 500
         code = "method" if status == 405 else "path"
+        await self._discard(request)
         refusal = DTwinInputError(
             code,
             "there is nothing at this address, or not by this method",
@@ -225,7 +234,22 @@ class Rest:
                     parts.append(part)
         except ClientDisconnect as error:
             raise _client_gone() from error
+        account.received = True
         return b"".join(parts)
+
+    async def _discard(self, request: Request) -> None:
+        """Read what is left of a refused body for a moment.
+
+        A client that is still sending would see its connection break, and not the refusal.
+        """
+        left = self._service.settings.body_bytes
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while left > 0:
+                    message = await request.receive()
+                    if not message.get("more_body"):
+                        return
+                    left -= len(message["body"])
 
     async def _unless_gone(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
         """The answer; a request whose client has gone is taken out of the queue."""

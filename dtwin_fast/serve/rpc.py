@@ -97,7 +97,8 @@ class Rpc:
 
     async def _answer(self, name: str, answer: Answerer, context: Any) -> Any:
         service = self._service
-        with service.request("grpc", name) as account:
+        account = Account()
+        with service.request("grpc", name, account):
             tenant = self._enter(name, context, account)
             if name == "ModelInfer":
                 service.admit(tenant)
@@ -191,8 +192,9 @@ class Rpc:
         """Run models, an answer or an error message for each request, in their order."""
         service, response = self._service, CLASSES["ModelStreamInferResponse"]
         while True:
+            account = Account()
             try:
-                with service.request("grpc", "ModelStreamInfer") as account:
+                with service.request("grpc", "ModelStreamInfer", account):
                     tenant = self._enter("ModelStreamInfer", context, account)
                     async with service.receiving(account, STREAM_IDLE_S) as count:
                         data = await context.read()

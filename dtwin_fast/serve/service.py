@@ -98,16 +98,16 @@ class Service:
         )
 
     @contextlib.contextmanager
-    def request(self, protocol: str, route: str) -> Iterator[Account]:
+    def request(self, protocol: str, route: str, account: Account) -> Iterator[None]:
         """Count a request and write a line about it; faults become the code ``internal``.
 
         Raises:
             DTwinInputError: what the body of the context raised, or a fault of the server.
         """
-        account, start = Account(), time.perf_counter()
+        start = time.perf_counter()
         self._open += 1
         try:
-            yield account
+            yield
         except DTwinInputError as error:
             account.code = error.code
             raise
@@ -228,6 +228,7 @@ class Account:
         model: which is to be run, or "".
         tenant: who asks.
         n_bytes: of its body, in memory until it ends.
+        received: whether all of its body has come.
     """
 
     def __init__(self) -> None:
@@ -235,6 +236,7 @@ class Account:
         self.model = ""
         self.tenant = ""
         self.n_bytes = 0
+        self.received = False
 
 
 def body_too_large(settings: Settings) -> DTwinInputError:
