@@ -30,6 +30,7 @@ from tritonclient.utils import InferenceServerException
 
 from dtwin_fast.errors import DTwinInputError
 from dtwin_fast.serve import Settings
+from dtwin_fast.serve.server import NOTICE_S
 from dtwin_fast.serve.tenants import Tenant, read_tenants
 from dtwin_fast.twin import Twin
 
@@ -285,7 +286,7 @@ def test_slow_clients_are_not_waited_for(model: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_an_end_answers_what_has_come(model: Path, tiny_twin: Twin, start: Any, how: int) -> None:
     edges = some_edges(3, E)
-    with Server(model, batch_wait_ms=2500, drain_s=12, header_s=2) as server:
+    with Server(model, batch_wait_ms=4000, drain_s=12, header_s=2) as server:
         waiting = [start(lambda: server.ask("POST", INFER, request_body(edges))) for _ in range(4)]
         with tritonclient.grpc.InferenceServerClient(server.grpc_address) as client:
             call = start(lambda: client.infer("tiny", tensor(edges)))
@@ -296,10 +297,11 @@ def test_an_end_answers_what_has_come(model: Path, tiny_twin: Twin, start: Any, 
             begin = time.monotonic()
             server.process.send_signal(how)
             wait_for(lambda: server.ask("GET", "/v2/health/ready")[0] == 503, 1)
-            assert b'"draining"' in everything(half)
+            time.sleep(NOTICE_S)
             refused = server.ask("POST", INFER, ONE)
             assert (refused[0], code(refused)) == (503, "draining")
             assert refused[1]["connection"] == "close"
+            assert b'"draining"' in everything(half)
             assert server.process.wait(20) == 0
             assert time.monotonic() - begin < 14
             wait_for(lambda: all(waiting) and call)
