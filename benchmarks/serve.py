@@ -38,8 +38,8 @@ PEOPLE = 64
 """Of a batch."""
 BATCHES = 8
 """Of a round: as many people for every way."""
-ROUNDS = 7
-CALLS = 100
+ROUNDS = 5
+CALLS = 50
 """Single requests of a round."""
 OUTPUTS = ("choice_prob", "rt_s", "contrasts")
 IN_FLIGHT = 2
@@ -148,6 +148,7 @@ def _served(model: Path) -> Iterator[tuple[int, int]]:
             probe.bind(("127.0.0.1", 0))
         ports = one.getsockname()[1], other.getsockname()[1]
     words = ["serve", str(model), f"--port={ports[0]}", f"--grpc-port={ports[1]}"]
+    words.append("--header-s=600")  # else connections are closed while others have their turn
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen([sys.executable, "-c", MAIN, *words], stderr=log)
         try:
