@@ -102,6 +102,7 @@ def test_plain_grammar(run: Run, inputs: Inputs, tmp_path: Path) -> None:
     lines = [re.split(r"\s{2,}", line) for line in ran.out.splitlines()]
     assert ["people with results", "11"] in lines
     assert ["rejected: infinite", "1"] in lines
+    assert f"Who was rejected, and why: {tmp_path / 'out' / 'rejected.parquet'}" in ran.out
     assert ["diverged", "0"] in lines
     assert any(line[0] == "faces_face_rt_s" and len(line) == 3 for line in lines)
     assert NOTICE in ran.out

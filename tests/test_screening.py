@@ -318,6 +318,10 @@ def test_what_part_of_a_run_is_beginning_is_kept(
     with locked(folder, (0, 2)):
         assert code_of(lambda: run(prepared)).code == "locked"
         assert code_of(lambda: prepare(inputs.model, inputs.people, out)).code == "locked"
+        locks = {path: path.read_bytes() for path in folder.state.glob("*.lock")}
+        planned = prepare(inputs.model, inputs.people, out, resume=True, dry=True)
+        assert planned.n_people_to_do == N_PEOPLE
+        assert locks == {path: path.read_bytes() for path in folder.state.glob("*.lock")}
     assert folder.manifest.exists()
     run(prepared)
     assert digests(out) == digests(whole)

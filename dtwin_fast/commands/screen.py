@@ -363,6 +363,8 @@ def _report(args: argparse.Namespace, summary: Summary, out: Path, start: float)
         print(json.dumps(values, allow_nan=False))
     else:
         print("\n".join(_lines(summary)))
+        if rejected and summary.complete:
+            print(f"Who was rejected, and why: {out / 'rejected.parquet'}")
         print(f"{NOTICE}\nWritten in {seconds:.1f} s: {out}")
     return 3 if rejected else 0
 

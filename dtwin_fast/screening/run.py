@@ -124,7 +124,7 @@ def prepare(
         shard_size: people of a shard; None: what takes a second or two.
         mem_mb: memory in MiB that shards are made small enough for; None: no limit.
         resources: what may be used.
-        dry: the index is not written either.
+        dry: the index is not written either, and somebody else may work on the folder.
         progress: told the number of files found while a folder is indexed.
         settings: of :meth:`Config.of_twin`.
 
@@ -137,7 +137,7 @@ def prepare(
     forbid_core_dumps()
     resources = resources or Resources()
     folder = RunFolder(as_path(out, field="out"))
-    _check_folder(folder, resume or part is not None, part)
+    _check_folder(folder, resume or part is not None, part, dry)
     twin = load(model)
     config = Config.of_twin(twin, **settings)
     if not dry and _is_indexed(people["path"]):
@@ -367,7 +367,7 @@ def _is_indexed(path: str | Path) -> bool:
     return is_folder and not is_array(source) and not (source / COHORT_FILE).is_file()
 
 
-def _check_folder(folder: RunFolder, may_join: bool, part: Shard | None) -> None:
+def _check_folder(folder: RunFolder, may_join: bool, part: Shard | None, dry: bool) -> None:
     """Refuse a folder that cannot be used, before the work."""
     out = folder.out
     try:
@@ -386,7 +386,7 @@ def _check_folder(folder: RunFolder, may_join: bool, part: Shard | None) -> None
             got=error.strerror or str(error),
             fix="Name a folder that you may write",
         ) from error
-    if holds_run:
+    if holds_run and not dry:
         refuse_locked(folder, part)
     holds_results = holds_run and folder.is_begun()
     if (holds_results and not may_join) or (others and not holds_run):
