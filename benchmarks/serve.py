@@ -170,7 +170,7 @@ def _answers(port: int) -> bool:
 
 @contextlib.contextmanager
 def _clients(model: str, port: int, grpc_port: int) -> Iterator[dict[str, Ask]]:
-    from tritonclient import grpc
+    from tritonclient import grpc, http
     from tritonclient.http import aio
 
     async def connect() -> Any:
@@ -179,9 +179,13 @@ def _clients(model: str, port: int, grpc_port: int) -> Iterator[dict[str, Ask]]:
     with asyncio.Runner() as runner:
         by_http = runner.run(connect())
         try:
-            with grpc.InferenceServerClient(f"127.0.0.1:{grpc_port}") as by_grpc:
+            with (
+                grpc.InferenceServerClient(f"127.0.0.1:{grpc_port}") as by_grpc,
+                http.InferenceServerClient(f"127.0.0.1:{port}") as plain,
+            ):
+                one = _Client(http, plain, model, runner)
                 yield {
-                    "http": _Http(aio, by_http, model, runner).ask,
+                    "http": _Http(aio, by_http, model, runner, one).ask,
                     "grpc": _Grpc(grpc, by_grpc, model, runner).ask,
                 }
         finally:
@@ -204,11 +208,17 @@ class _Client:
         return {"inputs": [tensor], "outputs": outputs}
 
 
+@dataclass(frozen=True)
 class _Http(_Client):
-    """Its asyncio one: requests of the other one, greenlets, hardly overlap."""
+    """Its asyncio one for many requests, as greenlets of the plain one hardly overlap."""
+
+    plain: _Client
 
     def ask(self, parts: Sequence[Float32]) -> list[dict[str, Any]]:
         """Answers, with as many requests at a time as the client has connections."""
+        if len(parts) == 1:
+            plain = self.plain
+            return [_arrays(plain.client.infer(plain.model, **plain.arguments(parts[0])))]
 
         async def ask_all() -> list[dict[str, Any]]:
             return await asyncio.gather(*map(self._ask, parts))
