@@ -29,7 +29,10 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "report": ("matplotlib", "nilearn", "jinja2"),
     "screen": ("pyarrow", "zarr", "threadpoolctl"),
     "ray": ("ray",),
-    "serve": ("starlette", "granian", "grpcio", "protobuf", "msgspec", "prometheus-client"),
+    "serve": (
+        *("starlette", "granian", "grpcio", "protobuf", "msgspec", "prometheus-client"),
+        "jinja2",
+    ),
     "onnx": ("onnx", "onnxruntime"),
     "onnx-gpu": ("onnx", "onnxruntime-gpu"),
 }
