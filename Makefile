@@ -19,7 +19,7 @@ CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -
 ENGINE_TESTS := $(addprefix tests/test_,affine.py rollout.py bad_rollouts.py determinism.py cells.py torch_op.py)
 PROGRAM_TESTS := $(addprefix tests/test_,c_api.py c_model.py threads.py activations.py)
 
-.PHONY: demo test check format bench doctor browser onnxruntime-header c-library fuzz asan tsan chaos exhaustive aarch64 clean
+.PHONY: demo test check format bench doctor browser onnxruntime-header c-library fuzz asan tsan chaos soak exhaustive aarch64 clean
 
 demo: $(VENV)/.demo  ## simulate, train, evaluate, intervene, write the report
 	$(BIN)/dtwin demo --out $(OUT)
@@ -108,6 +108,9 @@ tsan: $(VENV)/.test  ## concurrent calls under ThreadSanitizer
 
 chaos: $(VENV)/.test  ## 300 kills of screenings, and every call that writes failing with every error
 	DTWIN_CHAOS=1 $(BIN)/python -m pytest -s tests/test_screening_faults.py
+
+soak: $(VENV)/.test  ## a server with ten times what it can do, slow and absent clients, and its end
+	$(BIN)/python -m dtwin_fast.benchmarks.serve_load --json build/serve-load.json
 
 exhaustive: $(VENV)/.test  ## tanh and sigmoid of every float32, on every instruction set here
 	DTWIN_ACTIVATIONS_STRIDE=1 $(BIN)/python -m pytest -s tests/test_activations.py
