@@ -22,8 +22,8 @@ from .person_results import as_report, as_results, as_sections
 from .refusals import queue_full
 from .settings import Settings
 
-QUEUE = 8
-"""People of pages that wait or run; a search takes seconds, and requests of clients go first."""
+QUEUE = 2
+"""People of pages that wait or run: a search takes seconds, and an end waits for them."""
 TARGET_WORDS = {"speed": "faster answers (speed up)", "amygdala": "calmer amygdalae (faces down)"}
 
 
