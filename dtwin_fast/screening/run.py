@@ -342,7 +342,7 @@ def _log(
     file = path.open("a", buffering=1)
 
     def say(event: str, **values: Any) -> None:
-        line = {"s": round(time.monotonic() - start, 3), "event": event, **values}
+        line = {"ms": round(1000 * (time.monotonic() - start)), "event": event, **values}
         with naming(path):
             file.write(json.dumps(line) + "\n")
 
