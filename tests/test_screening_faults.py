@@ -181,7 +181,7 @@ def test_runs_killed_again_and_again_end_as_if_nothing_had_been(
     )
     assert figures.torn == 0
     assert max(figures.half_done) <= nprocs
-    assert len(set(figures.done)) > 3  # they were killed in different places
+    assert len(set(figures.done)) > 2  # they were killed in different places
 
 
 def _killed_job(
