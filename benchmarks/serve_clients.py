@@ -81,6 +81,7 @@ class Counts:
         lost: sent to the end, and the connection closed without an answer.
         late: the same of those that were sent after ``ending``.
         seconds: that right answers took.
+        right_at, refused_at: when they came, by ``time.monotonic``.
         ending: when the server was told to end, by ``time.monotonic``.
     """
 
@@ -90,6 +91,8 @@ class Counts:
     lost: int = 0
     late: int = 0
     seconds: list[float] = field(default_factory=list)
+    right_at: list[float] = field(default_factory=list)
+    refused_at: list[float] = field(default_factory=list)
     ending: float = float("inf")
 
     @property
@@ -130,9 +133,11 @@ class Client:
             return True
         if status == b"200" and body.endswith(question.answer):
             counts.right += 1
-            counts.seconds.append(time.monotonic() - start)
+            counts.right_at.append(time.monotonic())
+            counts.seconds.append(counts.right_at[-1] - start)
         elif status in REFUSALS and json.loads(body)["code"]:
             counts.refused += 1
+            counts.refused_at.append(time.monotonic())
         else:
             counts.wrong += 1
         if headers.get(b"connection") == b"close":

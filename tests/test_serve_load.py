@@ -81,6 +81,7 @@ def test_the_benchmark_of_overload(
 ) -> None:
     monkeypatch.setattr(serve_load, "OVERLOAD_CLIENTS", 32)
     monkeypatch.setattr(serve_load, "BATCH", 4)
+    monkeypatch.setattr(serve_load, "ROUNDS", 1)
     with served(model, queue=QUEUE, batch_size=4, batch_wait_ms=20) as server:
         found = asyncio.run(serve_load.overload(server, asked, 1))
     assert found["right"] > 0
@@ -138,6 +139,7 @@ def test_memory_and_files_stay_as_they_are(server: Served, asked: list[Question]
     assert found["files_last"] <= found["files_first"]
 
 
+@pytest.mark.slow
 def test_schemathesis_finds_nothing(server: Served, tmp_path: Path) -> None:
     """What /openapi.json says is what is served, for requests that fit it and that do not.
 
