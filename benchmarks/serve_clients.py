@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import multiprocessing
 import os
 import resource
 import socket
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -197,9 +198,8 @@ async def ask_at_rate(
     await asyncio.gather(*map(one, range(n_clients)))
 
 
-@contextlib.asynccontextmanager
-async def dripping(port: int, model: str, n_clients: int, pause_s: float) -> AsyncIterator[None]:
-    """Clients that send a byte of a body in ``pause_s`` and begin anew when they are cut."""
+def drip(port: int, model: str, n_clients: int, pause_s: float) -> None:
+    """Clients that send a byte of a body in ``pause_s``, and begin anew when they are cut."""
     begin = post(model, b"{", 0, length=10_000)
 
     async def one(place: int) -> None:
@@ -216,14 +216,10 @@ async def dripping(port: int, model: str, n_clients: int, pause_s: float) -> Asy
                 finally:
                     writer.close()
 
-    tasks = [asyncio.ensure_future(one(place)) for place in range(n_clients)]
-    await asyncio.sleep(2 * pause_s)
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def everybody() -> None:
+        await asyncio.gather(*map(one, range(n_clients)))
+
+    asyncio.run(everybody())
 
 
 async def leave(port: int, question: Question, share: float) -> None:
@@ -293,6 +289,24 @@ def served(model: Path, **options: object) -> Iterator[Served]:
         finally:
             process.kill()
             process.wait()
+
+
+@contextlib.contextmanager
+def dripping(server: Served, model: str, n_clients: int, pause_s: float) -> Iterator[None]:
+    """The clients of :func:`drip` in a process of their own, once all of them are there."""
+    before = server.open_files()
+    arguments = (server.port, model, n_clients, pause_s)
+    process = multiprocessing.get_context("spawn").Process(target=drip, args=arguments)
+    process.start()
+    try:
+        while server.open_files() < before + n_clients:
+            if not process.is_alive():
+                raise RuntimeError("the slow clients have ended")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.join()
 
 
 def _listens(port: int) -> bool:

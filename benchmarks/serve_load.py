@@ -116,7 +116,8 @@ async def overload(server: Served, asked: Sequence[Question], seconds: float) ->
     best, found = [], []
     calm_mib = server.rss_mib()
     for _ in range(ROUNDS):  # in turns, as neighbours come and go
-        calm = partial(ask_together, server.port, asked, 2 * BATCH, seconds)
+        # All that the queue holds, and a batch that runs.
+        calm = partial(ask_together, server.port, asked, 3 * BATCH, seconds)
         best.append(await _rates(server, seconds, calm))
         rate = OVERLOAD * best[-1].right_per_s
         over = partial(ask_at_rate, server.port, asked, OVERLOAD_CLIENTS, rate, seconds)
@@ -190,18 +191,23 @@ async def slow(
         return counts
 
     await normal()  # warm
-    alone = await normal()
-    async with dripping(server.port, model, n_slow, drip_s):
-        beside = await normal()
-    p99 = [percentile_ms(counts.seconds, 99) for counts in (alone, beside)]
+    alone, beside = [], []
+    for _ in range(ROUNDS):
+        alone.append(await normal())
+        with dripping(server, model, n_slow, drip_s):
+            beside.append(await normal())
+
+    def at(percent: float, calls: list[Counts]) -> float:
+        return statistics.median(percentile_ms(counts.seconds, percent) for counts in calls)
+
     return {
         "slow_clients": n_slow,
-        "p50_alone_ms": percentile_ms(alone.seconds, 50),
-        "p99_alone_ms": p99[0],
-        "p50_beside_ms": percentile_ms(beside.seconds, 50),
-        "p99_beside_ms": p99[1],
-        "p99_ratio": p99[1] / p99[0],
-        **plain(beside),
+        "p50_alone_ms": at(50, alone),
+        "p99_alone_ms": at(99, alone),
+        "p50_beside_ms": at(50, beside),
+        "p99_beside_ms": at(99, beside),
+        "p99_ratio": at(99, beside) / at(99, alone),
+        **{name: sum(plain(counts)[name] for counts in beside) for name in plain(Counts())},
     }
 
 
