@@ -192,19 +192,39 @@ def test_rejected_people_have_a_reason_and_no_number_of_theirs(whole: Path) -> N
     assert "6.5" not in json.dumps(table)
 
 
-def test_an_input_in_another_unit_is_refused_without_its_numbers(
+def test_one_person_in_another_unit_is_rejected_alone_and_without_numbers(
     inputs: Inputs, tmp_path: Path
 ) -> None:
     people = inputs.some(tmp_path, list(range(9)))
-    edges = np.load(people.fc)
+    good = np.load(people.fc)
+    people.screen(tmp_path / "good", shard_size=4)
+    wanted = open_results(tmp_path / "good").array("contrasts")
+    edges = good.copy()
     edges[5, 7], edges[8, 3] = 0.1, 1.234
     np.save(people.fc, edges)
-    with pytest.raises(DTwinInputError) as caught:
-        people.screen(tmp_path / "out", shard_size=2)
-    error = caught.value
-    assert (error.code, error.subject) == ("fisher_z_as_r", "sub-008")
-    assert "1.23" not in str(error) + repr(error)
-    assert "1.23" not in "".join(log.read_text() for log in (tmp_path / "out/logs").iterdir())
+    out = tmp_path / "out"
+    summary = people.screen(out, shard_size=4)
+    assert (summary.people, summary.rejected) == (8, {"fisher_z_as_r": 1})
+    results = open_results(out)
+    (entry,) = results.rejected().to_pylist()
+    assert (entry["row"], entry["source_id"], entry["got"]) == (8, "sub-008", "")
+    same = [0, 1, 2, 3, 4, 6, 7]
+    assert results.array("contrasts")[same].tobytes() == wanted[same].tobytes()
+    said = "".join(log.read_text() for log in (out / "logs").iterdir())
+    assert "1.23" not in said + json.dumps(entry)
+
+
+def test_an_input_in_another_unit_is_refused_before_the_work(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    """Wherever most of the people who are looked at say so."""
+    people = inputs.some(tmp_path, list(range(20)))
+    edges = np.load(people.fc)
+    edges[6:] *= 3
+    np.save(people.fc, edges)
+    error = code_of(lambda: people.screen(tmp_path / "out"))
+    assert (error.code, error.got) == ("fisher_z_as_r", "")
+    assert not (tmp_path / "out").exists()
 
 
 def test_everybody_may_be_rejected(inputs: Inputs, tmp_path: Path) -> None:
@@ -294,10 +314,9 @@ def test_a_run_that_ended_before_its_first_shard_is_in_nobodys_way(
     inputs: Inputs, whole: Path, tmp_path: Path
 ) -> None:
     people, out = inputs.some(tmp_path, [0]), tmp_path / "out"
-    edges = np.load(people.fc)
-    np.save(people.fc, np.concatenate([edges, edges * 3]))
-    people.subjects.write_text("participant_id\nsub-1\nsub-2\n")
-    assert code_of(lambda: people.screen(out, outputs=["bold"])).code == "fisher_z_as_r"
+    prepared = prepare(inputs.model, people.people, out, outputs=["bold"])
+    people.fc.write_bytes(people.fc.read_bytes()[:-8])
+    assert code_of(lambda: run(prepared)).code == "input_changed"
     orphan = RunFolder(out).arrays / "bold" / "c.0.0.0"
     orphan.write_bytes(b"of a shard that was not done")
     inputs.screen(out, shard_size=7)
@@ -325,17 +344,6 @@ def test_what_part_of_a_run_is_beginning_is_kept(
     assert folder.manifest.exists()
     run(prepared)
     assert digests(out) == digests(whole)
-
-
-def test_the_first_persons_unit_is_looked_at_before_the_work(
-    inputs: Inputs, tmp_path: Path
-) -> None:
-    people = inputs.some(tmp_path, [0, 1])
-    np.save(people.fc, np.load(people.fc) * 3)
-    for options in ({"dry": True}, {"part": (0, 2)}):
-        error = code_of(lambda o=options: prepare(people.model, people.people, tmp_path / "o", **o))
-        assert (error.code, error.got) == ("fisher_z_as_r", "")
-    assert not (tmp_path / "o").exists()
 
 
 def test_another_versions_run_is_refused(inputs: Inputs, broken_off: Path) -> None:

@@ -38,7 +38,7 @@ SBATCH = """#!/bin/bash
 # is submitted again: sbatch --array=NUMBER. More tasks: change the array and the number below.
 srun {command} --shard "$SLURM_ARRAY_TASK_ID/{tasks}"
 """
-SBATCH_TASKS, SBATCH_CORES = 16, 4
+SBATCH_TASKS, SBATCH_CORES, SBATCH_MB = 16, 4, 4096
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -354,6 +354,7 @@ def _report(args: argparse.Namespace, summary: Summary, out: Path, start: float)
             "rejected": summary.rejected,
             "flags": summary.flags,
             "diverged": summary.diverged,
+            "ran": list(summary.ran),
             "scores": {
                 name: {"mean": mean, "sd": sd} for name, (mean, sd) in summary.scores.items()
             },
@@ -383,6 +384,11 @@ def _lines(summary: Summary) -> Iterator[str]:
     for name, moments in summary.scores.items():
         texts = ["n/a" if value is None else f"{value:.4g}" for value in moments]
         yield f"{name:<{width}}  {texts[0]:>10}  {texts[1]:>10}"
+    if len(summary.ran) > 1:
+        yield (
+            f"Shards ran on {', '.join(summary.ran)}, which differ in the last digits: with "
+            "DTWIN_ISA=baseline or avx2 on every machine they do not."
+        )
     if not summary.complete:
         yield "Other parts are not done yet; the last of them puts the results together."
 
@@ -390,11 +396,13 @@ def _lines(summary: Summary) -> Iterator[str]:
 def _sbatch(args: argparse.Namespace) -> str:
     skipped = {"--sbatch", "--dry-run", "--resume"}
     words = [word for word in sys.argv[1:] if word not in skipped]
+    if args.mem_mb is None:
+        words += ["--mem-mb", str(SBATCH_MB)]
     return SBATCH.format(
         last=SBATCH_TASKS - 1,
         tasks=SBATCH_TASKS,
         cores=SBATCH_CORES,
-        mem_mb=args.mem_mb or 4096,
+        mem_mb=args.mem_mb or SBATCH_MB,
         command=shlex.join(["dtwin", *words]),
     )
 

@@ -82,6 +82,7 @@ class Summary:
         rejected: code -> how many were rejected for it.
         flags: kind -> how many are flagged.
         diverged: how many left the finite numbers.
+        ran: backends and instruction sets; of several, people differ in their last digits.
         scores: column -> mean and SD over people, None where there is none.
     """
 
@@ -90,6 +91,7 @@ class Summary:
     rejected: dict[str, int]
     flags: dict[str, int]
     diverged: int
+    ran: tuple[str, ...]
     scores: dict[str, tuple[float | None, float | None]]
 
 
@@ -137,7 +139,7 @@ def merge(folder: RunFolder, manifest: Manifest, twin: Twin) -> Summary:
                 "dtwin_fast": manifest.version,
                 "training_seed": twin.training.get("seed"),
                 "settings": manifest.config.to_dict(),
-                "ran": sorted({done.ran for done in shards} - {""}),
+                "ran": _ran(shards),
                 "shard_size": manifest.shard_size,
                 "input_sha256": _sha256(*(done.input_sha256.encode() for done in shards)),
             },
@@ -261,8 +263,13 @@ def summarise(shards: Sequence[Done], scores: Path | None = None) -> Summary:
         rejected=dict(rejected.most_common()),
         flags=dict(flags.most_common()),
         diverged=sum(done.diverged for done in shards),
+        ran=tuple(_ran(shards)),
         scores={} if scores is None else dict(_moments(scores)),
     )
+
+
+def _ran(shards: Sequence[Done]) -> list[str]:
+    return sorted({done.ran for done in shards} - {""})
 
 
 def _parts(folder: RunFolder, shards: Sequence[Done], table: str) -> Iterator[Any]:

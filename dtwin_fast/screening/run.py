@@ -14,10 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..cohort_files import COHORT_FILE
-from ..connectome import Connectomes
 from ..errors import DTwinInputError
 from ..files import as_path, naming
 from ..hypernetwork import BLOCK_SUBJECTS, count_parameters
@@ -38,7 +35,7 @@ from .manifest import Done, Manifest, RunFolder, identity_of, missing_shards, op
 from .parquet import import_pyarrow
 from .people import People, open_people
 from .results import Summary, merge, summarise
-from .shard import no_numbers
+from .shard import check_unit, no_numbers, nobody_of
 from .worker import AHEAD, Job, Resources, Worker, forbid_core_dumps
 
 SHARD_FLOP = 2e11
@@ -146,8 +143,8 @@ def prepare(
         people = {**people, "index_cache": folder.state / "index.parquet"}
     with no_numbers():
         opened = open_people(**people, progress=progress)
-        opened.read(0, 1)  # as is Fisher z announced as r
-    twin.prepare(_nobody_of(opened))  # regions of another atlas are refused now
+        check_unit(opened)
+    twin.prepare(nobody_of(opened))  # regions of another atlas are refused now
     bids_labels(tuple(opened.subjects))
     size = _shard_size(twin, config, opened.n_regions, resources, shard_size, mem_mb)
     manifest = Manifest(
@@ -402,15 +399,3 @@ def _check_folder(folder: RunFolder, may_join: bool, part: Shard | None, dry: bo
             if holds_results
             else "Name another folder, or remove this one",
         )
-
-
-def _nobody_of(people: People) -> Connectomes:
-    """Nobody, with the regions of these people."""
-    return Connectomes(
-        edges=np.empty((0, people.n_regions * (people.n_regions - 1) // 2), np.float32),
-        subjects=(),
-        regions=people.regions,
-        is_fisher_z=people.is_fisher_z,
-        missing=np.empty((0, people.n_regions), np.bool_),
-        flags=(),
-    )

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..connectome import Connectomes
+from ..connectome import Connectomes, stack
+from ..connectome_checks import FATAL_CODES
 from ..dispatch import isa, rollout
 from ..errors import DTwinInputError
 from ..hypernetwork import generate_weights
@@ -26,6 +27,7 @@ from ..interventions.out_of_range import BEYOND_SD, RangeScores
 from ..interventions.search import PRECISION, search
 from ..prediction_files import bids_labels, condition_means
 from ..provenance import input_digest
+from ..spec import n_edges
 from ..twin import Twin
 from ..weights import RNNWeights
 from .arrays import Layout
@@ -35,6 +37,8 @@ from .people import People
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
+UNIT_PEOPLE = 9
+"""People who are looked at before a run for the unit of them all."""
 ENTITIES = re.compile(r"sub-[0-9A-Za-z]+(_[a-z]+-[0-9A-Za-z]+)+")
 """The name of a person of whom there are several files."""
 
@@ -97,7 +101,7 @@ def load_shard(people: People, twin: Twin, config: Config, rows: range) -> Loade
             ``people.rejected``.
     """
     with no_numbers():
-        given = people.read(rows.start, rows.stop)
+        given = _read(people, rows)
     known = twin.prepare(given, missing=config.missing, bad_subjects="drop")
     in_z = replace(known, edges=known.fisher_z(), is_fisher_z=True)
     return Loaded(
@@ -188,6 +192,60 @@ def no_numbers() -> Iterator[None]:
             error.got = ""
             error.args = (str(error),)
         raise
+
+
+def check_unit(people: People) -> None:
+    """Refuse an input in another unit than was announced, by people spread over it.
+
+    Raises:
+        DTwinInputError: more than half of them look like Fisher z announced as r (code
+            ``fisher_z_as_r``). Fewer are mistakes of single people.
+    """
+    n_people = len(people.subjects)
+    looked_at = sorted({i * n_people // UNIT_PEOPLE for i in range(UNIT_PEOPLE)})
+    errors = []
+    for i in looked_at:
+        try:
+            people.read(i, i + 1)
+        except DTwinInputError as error:
+            if error.code not in FATAL_CODES:
+                raise
+            errors.append(error)
+    if 2 * len(errors) > len(looked_at):
+        raise errors[0]
+
+
+def _read(people: People, rows: range) -> Connectomes:
+    """These people; who looks like Fisher z among others who do not is rejected alone."""
+    try:
+        return people.read(rows.start, rows.stop)
+    except DTwinInputError as error:
+        if error.code not in FATAL_CODES:
+            raise
+    parts, rejected = [nobody_of(people)], []
+    for i in rows:
+        try:
+            part = people.read(i, i + 1)
+        except DTwinInputError as error:
+            if error.code not in FATAL_CODES:
+                raise
+            rejected.append(error)
+            continue
+        parts.append(replace(part, rejected=()))
+        rejected += part.rejected
+    return replace(stack(parts), rejected=tuple(rejected))
+
+
+def nobody_of(people: People) -> Connectomes:
+    """Nobody, with the regions of these people."""
+    return Connectomes(
+        edges=np.empty((0, n_edges(people.n_regions)), np.float32),
+        subjects=(),
+        regions=people.regions,
+        is_fisher_z=people.is_fisher_z,
+        missing=np.empty((0, people.n_regions), np.bool_),
+        flags=(),
+    )
 
 
 def contrast_rows(twin: Twin, config: Config) -> Float32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -70,6 +71,7 @@ class Launcher:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._count = 0
+        self._not_waited_for: set[int] = set()
         shim = build(HERE / "shim.c", folder)
         self._zygote = subprocess.Popen(
             [sys.executable, HERE / "zygote.py"],
@@ -87,6 +89,10 @@ class Launcher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # A test that failed may have left a run, even a stopped one.
+        for pid in self._not_waited_for:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
         self._zygote.kill()
         self._zygote.communicate()
 
@@ -112,11 +118,19 @@ class Launcher:
             "stderr": str(place.with_suffix(".err")),
             "env": {f"FAULTS_{name}": text for name, text in faults.items()},
         }
-        return Running(self, self.ask(request), place, journal)
+        pid = self.ask(request)
+        self._not_waited_for.add(pid)
+        return Running(self, pid, place, journal)
 
     def run(self, *argv: object, **faults: object) -> Ended:
         """The same, to its end."""
         return self.start(*argv, **faults).wait()  # type: ignore[arg-type]
+
+    def wait(self, pid: int) -> int:
+        """The status of a run when it has ended."""
+        status = self.ask({"wait": pid})
+        self._not_waited_for.discard(pid)
+        return status
 
     def ask(self, request: dict[str, object]) -> int:
         """What the zygote answers; TimeoutError if it does not."""
@@ -173,7 +187,7 @@ class Running:
     def wait(self) -> Ended:
         """Wait until the run has ended, and its processes with it."""
         try:
-            status = self._launcher.ask({"wait": self.pid})
+            status = self._launcher.wait(self.pid)
         except TimeoutError:
             self.kill_all()
             raise

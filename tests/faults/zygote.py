@@ -36,6 +36,9 @@ def main() -> None:
             answer = os.waitpid(request["wait"], 0)[1]
         elif (answer := os.fork()) == 0:
             _become(request)
+        else:
+            # The run does the same: whoever comes first, its group is there when it is answered.
+            os.setpgid(answer, answer)
         print(answer, flush=True)
 
 
@@ -43,7 +46,7 @@ def _become(request: dict[str, object]) -> None:
     """Be ``dtwin``, in a process group of its own."""
     from dtwin_fast.cli import main as dtwin
 
-    os.setsid()
+    os.setpgid(0, 0)
     # As many core dumps as may be: a run must forbid them itself.
     most = resource.getrlimit(resource.RLIMIT_CORE)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (most, most))
