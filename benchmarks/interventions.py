@@ -272,7 +272,8 @@ class TorchTwin:
         )
         h0 = z.new_zeros(len(z), n_sequences, spec.n_hidden)
         shared = self.inputs.expand(len(z), *self.inputs.shape)
-        return plain_loop(case, weights, shared, (h0,), None)
+        outputs: Tensor = plain_loop(case, weights, shared, (h0,), None)
+        return outputs
 
     def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(S,) the target and (S,E) its gradient."""
