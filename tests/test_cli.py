@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import Ran, Run, runner
 
 from dtwin_fast import cli
 from dtwin_fast.cohort_files import load_cohort
@@ -32,34 +33,9 @@ SCRIPT = Path(sys.executable).with_name("dtwin")
 N_PEOPLE = 5
 
 
-@dataclass(frozen=True)
-class Ran:
-    """What one run of the command line left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
-
-
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process; a traceback would be an exception here."""
-
-    def call(*argv: object) -> Ran:
-        capsys.readouterr()
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            code = cli.main([str(word) for word in argv])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        return Ran(code, *capsys.readouterr())
-
-    return call
+    return runner(capsys)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import Run, runner
 
 from dtwin_fast import cli
 from dtwin_fast.cohort_files import save_cohort
@@ -35,18 +34,6 @@ QUICK = ("--steps", 3, "--random", 4, "--any-matrix")
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What one run of the command line left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
-
-
-@dataclass(frozen=True)
 class Inputs:
     """Two models that differ in their seed, one of faces alone, and people for them."""
 
@@ -60,20 +47,7 @@ class Inputs:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process; a traceback would be an exception here."""
-
-    def call(*argv: object) -> Ran:
-        capsys.readouterr()
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            code = cli.main(["intervene", *(str(word) for word in argv)])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        return Ran(code, *capsys.readouterr())
-
-    return call
+    return runner(capsys, "intervene")
 
 
 @pytest.fixture(scope="module")

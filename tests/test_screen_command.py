@@ -10,14 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import Run, runner
 
-from dtwin_fast import cli
 from dtwin_fast.connectome import matrices
 from dtwin_fast.prediction_files import NOTICE
 from dtwin_fast.screening import open_results
@@ -32,34 +31,9 @@ N_PEOPLE = 12
 BAD = 4
 
 
-@dataclass(frozen=True)
-class Ran:
-    """What one run of the command line left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
-
-
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process; a traceback would be an exception here."""
-
-    def call(*argv: object) -> Ran:
-        capsys.readouterr()
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            code = cli.main(["screen", *(str(word) for word in argv)])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        return Ran(code, *capsys.readouterr())
-
-    return call
+    return runner(capsys, "screen")
 
 
 @dataclass(frozen=True)
