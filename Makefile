@@ -19,7 +19,7 @@ CXX_FILES = $(shell find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -
 ENGINE_TESTS := $(addprefix tests/test_,affine.py rollout.py bad_rollouts.py determinism.py cells.py torch_op.py)
 PROGRAM_TESTS := $(addprefix tests/test_,c_api.py c_model.py threads.py activations.py)
 
-.PHONY: demo test check format bench doctor browser onnxruntime-header c-library fuzz asan tsan chaos soak exhaustive aarch64 clean
+.PHONY: demo test check format bench doctor browser onnxruntime-header c-library clang fuzz asan tsan chaos soak exhaustive aarch64 clean
 
 demo: $(VENV)/.demo  ## simulate, train, evaluate, intervene, write the report
 	$(BIN)/dtwin demo --out $(OUT)
@@ -63,8 +63,14 @@ c-library:  ## the C library, installed to PREFIX: dtwin.h, find_package(dtwin),
 	cmake --build build/c-library --target dtwin --parallel
 	cmake --install build/c-library --prefix $(PREFIX)
 
-# Without clang++ a driver of tests/cpp takes libFuzzer's place, which does not see what it reaches.
-fuzz: $(VENV)/.test  ## what reads model files in C++, FUZZ_SECONDS for each target
+# Elsewhere a driver of tests/cpp takes libFuzzer's place, which does not see what it reaches.
+clang:  ## Clang, for libFuzzer
+	@if command -v clang++ >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && grep -qs '^ID=debian$$' /etc/os-release; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq clang; \
+	else echo "No clang++ here: fuzzing without libFuzzer (Debian: clang)." >&2; fi
+
+fuzz: clang $(VENV)/.test  ## what reads model files in C++, FUZZ_SECONDS for each target
 	rm -rf build/fuzz && $(BIN)/python tests/fuzz_corpus.py build/fuzz/corpus
 	@set -e; export ASAN_OPTIONS=max_allocation_size_mb=64:allocator_may_return_null=0; \
 	options="-DDTWIN_CUDA=OFF -DDTWIN_SANITIZE=$(ASAN)"; \
