@@ -146,7 +146,7 @@ def build(folder: Path, *options: str) -> Path:
         *(cmake, "-S", ROOT, "-B", folder, "-DCMAKE_BUILD_TYPE=Release"),
         # scikit-build-core would set this, which makes CMake build the module for Python.
         *("-DSKBUILD=ON", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"),
-        f"-DPython_EXECUTABLE={sys.executable}",
+        *(f"-DPython_EXECUTABLE={sys.executable}", "-DDTWIN_ORT=OFF"),
         *((f"-DCMAKE_MAKE_PROGRAM={ninja}", "-G", "Ninja") if ninja else ()),
         *options,
     )
