@@ -196,7 +196,11 @@ def test_actors_that_always_die_end_the_run(
     finally:
         over.set()
         killer.join()
-    run(prepare(inputs.model, inputs.people, tmp_path / "out", resume=True))
+    # Nothing may have been done: then the folder has no shards of their size yet.
+    resumed = prepare(
+        inputs.model, inputs.people, tmp_path / "out", resume=True, shard_size=SHARD_SIZE
+    )
+    run(resumed)
     assert digests(tmp_path / "out") == wanted
 
 
