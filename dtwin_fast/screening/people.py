@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from ..cohort_files import COHORT_FILE
@@ -93,11 +94,10 @@ def open_people(
     if is_array(source):
         _refuse(filters=filters, index_cache=index_cache, atlas=atlas)
         return open_array(source, request)
-    # os.path answers where Path would raise on names that the system refuses.
-    if not os.path.isdir(source):  # noqa: PTH112
+    if not _is_folder(source):
         _refuse(filters=filters, index_cache=index_cache)
         return open_file(source, request)
-    if (source / COHORT_FILE).is_file():
+    if not is_indexed(source):
         _refuse(filters=filters, index_cache=index_cache, atlas=atlas)
         _refuse(regions=regions, subjects=subjects, is_fisher_z=is_fisher_z or None)
         return open_cohort(source)
@@ -108,6 +108,17 @@ def open_people(
         index_cache=None if index_cache is None else as_path(index_cache, field="index_cache"),
         progress=progress,
     )
+
+
+def is_indexed(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a folder of one-subject files, not an array or a cohort folder."""
+    source = as_path(path, field="path")
+    return _is_folder(source) and not is_array(source) and not (source / COHORT_FILE).is_file()
+
+
+def _is_folder(source: Path) -> bool:
+    # os.path answers where Path would raise on names that the system refuses.
+    return os.path.isdir(source)  # noqa: PTH112
 
 
 def _refuse(**arguments: object) -> None:

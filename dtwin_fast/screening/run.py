@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..cohort_files import COHORT_FILE
 from ..errors import DTwinInputError
 from ..files import as_path, naming
 from ..hypernetwork import BLOCK_SUBJECTS, count_parameters
@@ -25,7 +24,6 @@ from ..provenance import package_version
 from ..twin import CHUNK_BYTES, Twin
 from ..twin_files import load
 from ..weights import count_weights
-from .array_files import is_array
 from .arrays import import_zarr, layouts
 from .config import Config
 from .engines import ENGINES
@@ -33,7 +31,7 @@ from .index import IndexProgress
 from .lock import Shard, locked, refuse_locked
 from .manifest import Done, Manifest, RunFolder, identity_of, missing_shards, open_manifest
 from .parquet import import_pyarrow
-from .people import People, open_people
+from .people import People, is_indexed, open_people
 from .results import Summary, merge, summarise
 from .shard import check_unit, no_numbers, nobody_of
 from .worker import AHEAD, Job, Resources, Worker, forbid_core_dumps
@@ -137,7 +135,7 @@ def prepare(
     _check_folder(folder, resume or part is not None, part, dry)
     twin = load(model)
     config = Config.of_twin(twin, **settings)
-    if not dry and _is_indexed(people["path"]):
+    if not dry and is_indexed(people["path"]):
         # Everybody who takes part in the run reads it, and nobody lists the folder again.
         folder.state.mkdir(parents=True, exist_ok=True)
         people = {**people, "index_cache": folder.state / "index.parquet"}
@@ -355,13 +353,6 @@ def _log(
     finally:
         with naming(path):
             file.close()
-
-
-def _is_indexed(path: str | Path) -> bool:
-    """Whether it is a folder of one-subject files, not an array or a cohort folder."""
-    source = as_path(path, field="path")
-    is_folder = os.path.isdir(source)  # noqa: PTH112 - Path.is_dir raises on long names
-    return is_folder and not is_array(source) and not (source / COHORT_FILE).is_file()
 
 
 def _check_folder(folder: RunFolder, may_join: bool, part: Shard | None, dry: bool) -> None:
