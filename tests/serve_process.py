@@ -31,12 +31,12 @@ class Server:
         lines: what it has written.
     """
 
-    def __init__(self, model: Path, **options: object) -> None:
+    def __init__(self, model: Path, *, main: str = MAIN, **options: object) -> None:
         self.port, self.grpc_port = free_port(), free_port()
         words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-c", MAIN),
+                *(sys.executable, "-c", main),
                 *("serve", str(model), f"--port={self.port}", f"--grpc-port={self.grpc_port}"),
                 *words,
             ],

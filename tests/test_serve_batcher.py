@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,14 @@ from serve_process import some_edges
 
 from dtwin_fast.connectome import Connectomes
 from dtwin_fast.errors import DTwinInputError
+from dtwin_fast.serve import service as service_module
 from dtwin_fast.serve.batcher import Batcher
+from dtwin_fast.serve.beside import beside
 from dtwin_fast.serve.metrics import Metrics
 from dtwin_fast.serve.models import Answer, How, Predictions, Work
+from dtwin_fast.serve.service import Account, Service
 from dtwin_fast.serve.settings import Settings
+from dtwin_fast.serve.tenants import Tenant
 from dtwin_fast.serve.tensors import Asked
 from dtwin_fast.twin import Twin
 
@@ -108,3 +114,103 @@ def test_a_turn_that_does_not_come(tiny_twin: Twin) -> None:
     answers, counted = run(model, settings, [work(model, some_edges(1, 120))], wait_s=0.001)
     assert answers[0].code == "timeout"
     assert counted.people == 0
+
+
+def test_people_whose_caller_goes_leave_the_queue_at_once(tiny_twin: Twin) -> None:
+    model = Predictions(tiny_twin, "tiny")
+    works = [work(model, some_edges(2, 120), "rt_s") for _ in range(2)]
+
+    async def go() -> list[Any]:
+        batcher = Batcher(Settings(queue=3, batch_wait_ms=200), Metrics((model.name,)))
+        running = asyncio.create_task(batcher.run())
+        gone = asyncio.create_task(batcher.submit(works[0], 30))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        await asyncio.sleep(0.01)
+        assert gone.cancelled()
+        answer = await batcher.submit(works[1], 30)  # there is room for two again
+        running.cancel()
+        return [answer]
+
+    (answer,) = asyncio.run(go())
+    assert len(answer.arrays["rt_s"]) == 2
+
+
+def test_a_caller_that_goes_while_its_people_are_run_goes_after_them(tiny_twin: Twin) -> None:
+    held, begun = threading.Event(), threading.Event()
+
+    class Slow(Predictions):
+        def run(self, how: How, people: Connectomes, outputs: Sequence[str]) -> Answer:
+            begun.set()
+            assert held.wait(20)
+            return super().run(how, people, outputs)
+
+    model = Slow(tiny_twin, "tiny")
+
+    async def go() -> None:
+        batcher = Batcher(Settings(batch_wait_ms=1), Metrics((model.name,)))
+        running = asyncio.create_task(batcher.run())
+        tenant = Tenant("a", people_in_flight=1)
+
+        async def ask() -> Answer:
+            with tenant.hold(1):
+                return await batcher.submit(work(model, some_edges(1, 120), "rt_s"), 30)
+
+        gone = asyncio.create_task(ask())
+        assert await asyncio.to_thread(begun.wait, 20)
+        gone.cancel()
+        await asyncio.sleep(0.01)
+        with pytest.raises(DTwinInputError, match="tenant_people"):
+            await ask()
+        held.set()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert (await ask()).arrays["rt_s"].shape[0] == 1
+        running.cancel()
+
+    asyncio.run(go())
+
+
+def test_a_caller_that_goes_waits_for_its_thread_and_no_longer() -> None:
+    held, ran = threading.Event(), []
+
+    def call(name: str) -> str:
+        assert held.wait(20)
+        ran.append(name)
+        return name
+
+    async def go() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            calls = [asyncio.create_task(beside(executor, call, name)) for name in "abc"]
+            await asyncio.sleep(0.01)
+            for gone in calls[:2]:
+                gone.cancel()
+            await asyncio.sleep(0.01)
+            assert not any(each.done() for each in calls)
+            held.set()
+            assert await calls[2] == "c"
+            assert all(gone.cancelled() for gone in calls[:2])
+            assert ran == ["a", "c"]  # "b" was not begun
+
+    asyncio.run(go())
+
+
+def test_the_oldest_message_that_does_not_come_makes_room(
+    tiny_twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "MESSAGES", 2)
+
+    async def go() -> list[Any]:
+        service = Service(tiny_twin, Settings())
+
+        async def read(seconds: float) -> str:
+            async with service.receiving(Account(), 20) as count:
+                await asyncio.sleep(seconds)
+                count(1)
+            return "read"
+
+        return await asyncio.gather(*map(read, (20, 0.2, 0.01, 0.01)), return_exceptions=True)
+
+    first, *others = asyncio.run(go())
+    assert first.code == "slow"
+    assert [getattr(other, "code", other) for other in others] == ["slow", "read", "read"]

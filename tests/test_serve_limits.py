@@ -198,7 +198,7 @@ def test_files_of_tokens_that_are_none(tmp_path: Path, text: str) -> None:
     assert sha256("a") not in str(caught.value)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "localhost", ""])
 def test_no_tokens_no_other_machines(host: str) -> None:
     with pytest.raises(DTwinInputError) as caught:
         Settings(host=host)
@@ -216,8 +216,10 @@ def test_a_start_that_cannot_be(model: Path) -> None:
 
     assert exit_code("--host=0.0.0.0") == 2
     assert exit_code("--port=8000", "--grpc-port=8000") == 2
-    with Server(model) as server:
+    with Server(model, host="localhost") as server:
         assert exit_code(f"--port={server.port}") == 2
+    with Server(model, host="::1") as server:
+        assert f"http://[::1]:{server.port}" in server.lines[0]
 
 
 def test_a_full_queue_refuses_and_forgets_nobody(model: Path, start: Any) -> None:
@@ -312,6 +314,39 @@ def test_an_end_answers_what_has_come(model: Path, tiny_twin: Twin, start: Any, 
         assert not any("failed" in record for record in server.records())
         for connection in (half, head, idle):
             connection.close()
+
+
+def test_an_end_refuses_those_whose_turn_does_not_come(model: Path, start: Any) -> None:
+    with Server(model, batch_wait_ms=10_000, drain_s=4) as server:
+        waiting = start(lambda: server.ask("POST", INFER, ONE))
+        wait_for(lambda: server.metric("dtwin_queue_people") == 1)
+        assert server.terminate() == 0
+        wait_for(lambda: waiting)
+        assert (waiting[0][0], code(waiting[0])) == (503, "draining")
+
+
+def test_an_end_says_that_an_answer_is_lost(model: Path) -> None:
+    stuck = """
+import time
+from dtwin_fast.serve.models import Predictions
+
+Predictions.run = lambda *_: time.sleep(60)
+"""
+    late = {"batch_wait_ms": COMPANY, "drain_s": 4}
+    with Server(model, main=stuck + MAIN, **late) as server, server.connect() as connection:
+        connection.sendall(raw_request(INFER, ONE))
+        wait_for(lambda: server.metric("dtwin_queue_people") == 1)
+        wait_for(lambda: server.metric("dtwin_queue_people") == 0)  # the engine has it
+        assert server.terminate() == 1
+        wait_for(lambda: {"failed": "drain", "unanswered": 1} in server.records())
+
+
+def test_a_stream_that_asks_nothing_is_no_request(model: Path) -> None:
+    with Server(model) as server:
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            ask = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+            assert list(ask(iter([]), timeout=20)) == []
+        assert server.metric("dtwin_requests_total") == 0
 
 
 def test_no_core_is_dumped(model: Path) -> None:

@@ -199,6 +199,11 @@ def test_pages_of_the_web_do_not_reach_a_server_of_this_machine(server: Server) 
     status, _, text = server.ask("GET", "/v2", Host="example.org:8000")
     assert (status, json.loads(text)["code"]) == (403, "host")
     assert server.ask("GET", "/v2", Host="localhost:1")[0] == 200
+    for origin in ("https://example.org", "http://localhost.example.org", "null"):
+        status, _, text = server.ask("POST", INFER, request_body(GOOD), Origin=origin)
+        assert (status, json.loads(text)["code"]) == (403, "host")
+    own = f"http://127.0.0.1:{server.port}"
+    assert server.ask("POST", INFER, request_body(GOOD), Origin=own)[0] == 200
 
 
 @pytest.mark.parametrize(

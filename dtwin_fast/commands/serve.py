@@ -18,6 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where, and for whom")
     where.add_argument(
         "--host",
+        type=lambda text: "127.0.0.1" if text == "localhost" else text,
         default="127.0.0.1",
         metavar="ADDRESS",
         help="address to listen on (default 127.0.0.1); others need --tokens",
@@ -45,7 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT, then 0."""
+    """Serve until SIGTERM or SIGINT, then 0; 1 if a request was not answered."""
     from ..serve import Settings, serve
 
     options = {
@@ -59,17 +60,17 @@ def run(args: argparse.Namespace) -> int:
     twin = load(args.model)
 
     def started() -> None:
+        host = settings.url_host
         print(
-            f"{twin.spec.name}: http://{args.host}:{args.port}, gRPC {args.host}:{args.grpc_port}; "
-            f"{NOTICE}",
+            f"{twin.spec.name}: http://{host}:{args.port}, gRPC {host}:{args.grpc_port}; {NOTICE}",
             file=sys.stderr,
             flush=True,
         )
 
-    serve(twin, settings, started)
+    all_answered = serve(twin, settings, started)
     sys.stderr.flush()
     # Not return: threads of the server would wait for clients that hold half a request.
-    os._exit(0)
+    os._exit(0 if all_answered else 1)
 
 
 def _number(group: argparse._ArgumentGroup, name: str, default: int, what: str, least: int,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ..errors import DTwinInputError
 from .metrics import Metrics
 from .models import Answer, Work, joined
-from .refusals import internal, queue_full, too_large, where
+from .refusals import draining, internal, queue_full, too_large, where
 from .settings import Settings
 
 LOG = logging.getLogger("dtwin.serve")
@@ -60,7 +60,10 @@ class Batcher:
         return self._waiting >= self._settings.queue
 
     async def submit(self, work: Work, wait_s: float) -> Answer:
-        """The answer to a request, which is not run any more once its caller is cancelled.
+        """The answer to a request; one whose caller is cancelled leaves the queue.
+
+        A caller that is cancelled while its people are run goes when they have been: until then
+        they are in memory, and the engine is theirs.
 
         Args:
             work: the request.
@@ -85,7 +88,22 @@ class Batcher:
         self._jobs.append(job)
         self._count(n_people)
         self._arrived.set()
-        return await job.done
+        try:
+            return await asyncio.shield(job.done)
+        except asyncio.CancelledError:
+            if job in self._jobs:
+                self._jobs.remove(job)
+                self._count(-n_people)
+            else:
+                await asyncio.gather(job.done, return_exceptions=True)
+            raise
+
+    def refuse_all(self) -> None:
+        """Refuse everybody who waits for a turn, as the server is ending."""
+        for job in self._jobs:
+            self._count(-len(job.work.people))
+            job.done.set_exception(draining())
+        self._jobs.clear()
 
     async def run(self) -> None:
         """Run batches until cancelled."""
@@ -97,8 +115,6 @@ class Batcher:
                 continue
             answers = await loop.run_in_executor(self._engine, self._answers, batch)
             for job, answer in zip(batch, answers, strict=True):
-                if job.done.done():
-                    continue
                 if isinstance(answer, Answer):
                     job.done.set_result(answer)
                 else:
@@ -121,15 +137,13 @@ class Batcher:
         return sum(len(job.work.people) for job in self._jobs if job.kind == first.kind)
 
     def _take(self, now: float) -> list[_Job]:
-        """The next batch; those that nobody waits for any more, or waited too long, go."""
+        """The next batch; those that waited too long go."""
         batch: list[_Job] = []
         rest: deque[_Job] = deque()
         n_people = 0
         for job in self._jobs:
             size = len(job.work.people)
-            if job.done.done():  # its caller is gone
-                self._count(-size)
-            elif now > job.deadline:
+            if now > job.deadline:
                 self._count(-size)
                 job.done.set_exception(_timeout())
             elif not batch or (

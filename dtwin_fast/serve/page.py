@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from ..interventions.gradients import check_target
 from ..prediction_files import NOTICE
 from ..provenance import package_version
 from ..twin import Twin
+from .beside import beside
 from .person import ENDINGS, TARGETS, Wanted, look_at
 from .person_results import as_report, as_results, as_sections
 from .refusals import queue_full
@@ -83,8 +83,7 @@ class Page:
             raise queue_full()
         self._open += 1
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self._look, body, wanted)
+            return await beside(self._thread, self._look, body, wanted)
         finally:
             self._open -= 1
 

@@ -101,6 +101,16 @@ def slow(field: str, seconds: float) -> DTwinInputError:
     )
 
 
+def crowded_out() -> DTwinInputError:
+    """A message that had not come when too many others were waited for."""
+    return DTwinInputError(
+        "slow",
+        "the request had not come, and too many others were waited for",
+        field="body",
+        fix="Send it at once, with its call",
+    )
+
+
 def too_large(field: str, wanted: str, got: str, fix: str) -> DTwinInputError:
     """A request or an answer beyond a limit."""
     return DTwinInputError(

@@ -94,7 +94,8 @@ class Rest:
         headers = request.headers
         # No Host at all is no address of this machine.
         host = headers.get("host") or "none"
-        return self._service.enter(account, headers.get("authorization", ""), host)
+        origin = headers.get("origin", "")
+        return self._service.enter(account, headers.get("authorization", ""), host, origin)
 
     def _refusal(self, error: DTwinInputError) -> Response:
         # What is left of a body is not waited for.
@@ -259,6 +260,9 @@ class Rest:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
+            answer.cancel()
+            # What it holds is counted until it is let go.
+            await asyncio.gather(answer, return_exceptions=True)
             raise _client_gone()
         finally:
             answer.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -199,8 +200,10 @@ class Rpc:
                     async with service.receiving(account, STREAM_IDLE_S) as count:
                         data = await context.read()
                         if data is grpc.aio.EOF:
+                            account.nothing = True
                             return
                         count(len(data))
+                    account.start = time.perf_counter()  # a stream may be idle for long
                     service.admit(tenant)
                     message = await service.parse(_decode, "ModelInfer", data)
                     account.model = message.model_name

@@ -30,15 +30,21 @@ NOTICE_S = 1.0
 """After SIGTERM requests are still taken for so long, while load balancers see it."""
 LAST_S = 2.0
 """Kept of the time of an end, for the ports to close."""
+REFUSE_S = 0.5
+"""Before that, those who still wait for a turn are refused."""
 
 
-def serve(twin: Twin, settings: Settings, started: Callable[[], None] | None = None) -> None:
+def serve(twin: Twin, settings: Settings, started: Callable[[], None] | None = None) -> bool:
     """Serve a twin until SIGTERM or SIGINT; every request that has come by then is answered.
 
     Args:
         twin: the model.
         settings: ports and limits.
         started: called once requests are welcome.
+
+    Returns:
+        whether all of them were answered in the time of an end. Those whose turn does not come in
+        it are refused; one that the engine is at may be lost.
 
     Raises:
         DTwinInputError: ports that are taken (code ``argument``), or a file of tokens that cannot
@@ -49,10 +55,10 @@ def serve(twin: Twin, settings: Settings, started: Callable[[], None] | None = N
     LOG.addHandler(logging.StreamHandler())
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
-    asyncio.run(_serve(twin, settings, started))
+    return asyncio.run(_serve(twin, settings, started))
 
 
-async def _serve(twin: Twin, settings: Settings, started: Callable[[], None] | None) -> None:
+async def _serve(twin: Twin, settings: Settings, started: Callable[[], None] | None) -> bool:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -63,8 +69,7 @@ async def _serve(twin: Twin, settings: Settings, started: Callable[[], None] | N
     some = np.full((1, twin.spec.n_edges), 0.5, np.float32)
     twin.predict(some, bold=False)  # the first run is the slowest
     rpc = grpc_server(service)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    rpc.add_insecure_port(f"{host}:{settings.grpc_port}")
+    rpc.add_insecure_port(f"{settings.url_host}:{settings.grpc_port}")
     http = Granian(
         app(service),
         address=settings.host,
@@ -92,7 +97,7 @@ async def _serve(twin: Twin, settings: Settings, started: Callable[[], None] | N
         if task.done():
             task.result()
             raise RuntimeError("the server ended by itself")
-    await _drain(service, settings, rpc, http, serving)
+    return await _drain(service, settings, rpc, http, serving)
 
 
 async def _drain(
@@ -101,21 +106,24 @@ async def _drain(
     rpc: grpc.aio.Server,
     http: Granian,
     serving: asyncio.Task[None],
-) -> None:
+) -> bool:
     """Refuse what is new, finish what has come, and wait no longer than the settings say."""
     loop = asyncio.get_running_loop()
     end = loop.time() + settings.drain_s
     service.ready = False
     await asyncio.sleep(min(NOTICE_S, settings.drain_s / 4))
     service.close()
-    while service.unanswered and loop.time() < end - LAST_S:
+    while service.unanswered and (left := end - LAST_S - loop.time()) > 0:
+        if left < REFUSE_S:
+            service.batcher.refuse_all()
         await asyncio.sleep(0.02)
-    if service.unanswered:
-        LOG.error(json.dumps({"failed": "drain", "unanswered": service.unanswered}))
+    if unanswered := service.unanswered:
+        LOG.error(json.dumps({"failed": "drain", "unanswered": unanswered}))
     # Answers that clients are still reading have the rest of the time.
     http.stop()  # type: ignore[no-untyped-call]
     await rpc.stop(max(0.0, end - loop.time() - LAST_S))
     await asyncio.wait([serving], timeout=max(LAST_S / 2, end - loop.time() - LAST_S / 2))
+    return not unanswered
 
 
 def _check_port(host: str, port: int, option: str) -> None:

@@ -14,11 +14,12 @@ from typing import TypeVar
 from ..errors import DTwinInputError
 from ..twin import Twin
 from .batcher import Batcher
+from .beside import beside
 from .metrics import Metrics
 from .models import VERSION, Answer, Model, Work, served_models
 from .page import Page
-from .refusals import draining, internal, queue_full, slow, too_large, where
-from .settings import BODIES_BYTES, FREE_S, MIN_BYTES_PER_S, Settings
+from .refusals import crowded_out, draining, internal, queue_full, slow, too_large, where
+from .settings import BODIES_BYTES, FREE_S, MESSAGES, MIN_BYTES_PER_S, Settings
 from .tenants import Tenant, Tenants
 
 LOG = logging.getLogger("dtwin.serve")
@@ -51,6 +52,7 @@ class Service:
         self._tenants = Tenants(settings)
         self._parsers = ThreadPoolExecutor(PARSERS, "parser")
         self._reading: set[asyncio.Timeout] = set()
+        self._messages: dict[asyncio.Timeout, None] = {}  # of those, oldest first
         self._open = 0
         self._parsing = 0
         self._bodies = 0
@@ -60,13 +62,15 @@ class Service:
         """Requests that have begun and not ended."""
         return self._open
 
-    def enter(self, account: Account, authorization: str, host: str = "") -> Tenant:
+    def enter(
+        self, account: Account, authorization: str, host: str = "", origin: str = ""
+    ) -> Tenant:
         """Who asks, which the account keeps; see :meth:`Tenants.find`.
 
         Raises:
             DTwinInputError: somebody who may not (codes ``unauthorized``, ``host``).
         """
-        tenant = self._tenants.find(authorization, host)
+        tenant = self._tenants.find(authorization, host, origin)
         account.tenant = tenant.name
         return tenant
 
@@ -104,7 +108,6 @@ class Service:
         Raises:
             DTwinInputError: what the body of the context raised, or a fault of the server.
         """
-        start = time.perf_counter()
         self._open += 1
         try:
             yield
@@ -121,25 +124,28 @@ class Service:
         finally:
             self._open -= 1
             self._release(account)
-            seconds = time.perf_counter() - start
-            self.metrics.answered(protocol, account.model, account.code, seconds)
-            line = {
-                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "protocol": protocol,
-                "route": route,
-                "model": account.model if account.model in self.models else "",
-                "tenant": account.tenant,
-                "code": account.code,
-                "ms": round(1000 * seconds, 1),
-            }
-            LOG.info(json.dumps(line))
+            if not account.nothing:
+                self._tell(protocol, route, account)
+
+    def _tell(self, protocol: str, route: str, account: Account) -> None:
+        seconds = time.perf_counter() - account.start
+        self.metrics.answered(protocol, account.model, account.code, seconds)
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "protocol": protocol,
+            "route": route,
+            "model": account.model if account.model in self.models else "",
+            "tenant": account.tenant,
+            "code": account.code,
+            "ms": round(1000 * seconds, 1),
+        }
+        LOG.info(json.dumps(line))
 
     async def parse(self, function: Callable[..., T], *arguments: object) -> T:
         """Call a function that may take a while, beside the event loop."""
         self._parsing += 1
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._parsers, function, *arguments)
+            return await beside(self._parsers, function, *arguments)
         finally:
             self._parsing -= 1
 
@@ -167,7 +173,8 @@ class Service:
         Args:
             account: of the request.
             seconds: in which all of it must have come.
-            in_parts: it comes in parts, and no slower than ``MIN_BYTES_PER_S``.
+            in_parts: it comes in parts, and no slower than ``MIN_BYTES_PER_S``. What does not is
+                counted when it is in memory; the oldest of ``MESSAGES`` makes room for another.
 
         Yields:
             a function that counts the bytes of a part.
@@ -179,6 +186,7 @@ class Service:
         if self.closing:
             raise draining()
         start = asyncio.get_running_loop().time()
+        crowded = False
 
         def until() -> float:
             by_rate = FREE_S + account.n_bytes / MIN_BYTES_PER_S if in_parts else seconds
@@ -186,25 +194,37 @@ class Service:
 
         def count(n_bytes: int) -> None:
             self._hold(account, n_bytes)
-            if not timeout.expired():
+            if not (self.closing or timeout.expired()):
                 timeout.reschedule(until())
 
         try:
             async with asyncio.timeout_at(until()) as timeout:
                 self._reading.add(timeout)
+                if not in_parts:
+                    self._make_room()
+                    self._messages[timeout] = None
                 try:
                     yield count
                 finally:
                     self._reading.discard(timeout)
+                    crowded = not in_parts and timeout not in self._messages
+                    self._messages.pop(timeout, None)
         except TimeoutError as error:
-            raise (draining() if self.closing else slow("body", seconds)) from error
+            if self.closing:
+                raise draining() from error
+            raise (crowded_out() if crowded else slow("body", seconds)) from error
 
     def close(self) -> None:
         """Refuse new requests, and those whose bodies have not come."""
         self.closing = True
         for timeout in self._reading:
-            if not timeout.expired():
-                timeout.reschedule(asyncio.get_running_loop().time())
+            _end(timeout)
+
+    def _make_room(self) -> None:
+        while len(self._messages) >= MESSAGES:
+            oldest = next(iter(self._messages))
+            del self._messages[oldest]
+            _end(oldest)
 
     def _hold(self, account: Account, n_bytes: int) -> None:
         if account.n_bytes + n_bytes > self.settings.body_bytes:
@@ -220,6 +240,11 @@ class Service:
         self.metrics.bodies_bytes.set(self._bodies)
 
 
+def _end(timeout: asyncio.Timeout) -> None:
+    if not timeout.expired():
+        timeout.reschedule(asyncio.get_running_loop().time())
+
+
 class Account:
     """What is known of a request when it ends.
 
@@ -229,6 +254,8 @@ class Account:
         tenant: who asks.
         n_bytes: of its body, in memory until it ends.
         received: whether all of its body has come.
+        start: when it began, by ``time.perf_counter``.
+        nothing: no request came, and nothing is said of it.
     """
 
     def __init__(self) -> None:
@@ -237,6 +264,8 @@ class Account:
         self.tenant = ""
         self.n_bytes = 0
         self.received = False
+        self.start = time.perf_counter()
+        self.nothing = False
 
 
 def body_too_large(settings: Settings) -> DTwinInputError:

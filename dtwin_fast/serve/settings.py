@@ -23,6 +23,8 @@ HEADER_BYTES = 16 * 1024
 """Headers of a request."""
 CONNECTIONS = 8192
 """Connections at once; slow ones must not keep others out."""
+MESSAGES = 256
+"""Messages of gRPC that are waited for at once: how large one is, is not known before."""
 STREAM_IDLE_S = 300.0
 """A gRPC stream that asks nothing for so long is ended."""
 
@@ -32,7 +34,7 @@ class Settings:
     """Of one server.
 
     Attributes:
-        host: address to listen on; other than loopback only with ``tokens``.
+        host: address to listen on, no name; other than loopback only with ``tokens``.
         port, grpc_port: of HTTP and of gRPC.
         tokens: file of who may ask (:func:`dtwin_fast.serve.tenants.read_tenants`).
         batch_size: people that are run together at most; larger requests run alone.
@@ -44,8 +46,8 @@ class Settings:
         drain_s: seconds after SIGTERM in which the server has ended.
 
     Raises:
-        DTwinInputError: ports that are the same, or an address that others can reach without
-            ``tokens`` (code ``argument``).
+        DTwinInputError: ports that are the same, no address, or one that others can reach
+            without ``tokens`` (code ``argument``).
     """
 
     host: str = "127.0.0.1"
@@ -70,6 +72,15 @@ class Settings:
                 got=str(self.port),
                 fix="Give two ports",
             )
+        if not _is_address(self.host):
+            raise DTwinInputError(
+                "argument",
+                "this is no address",
+                field="--host",
+                wanted="an address of this machine such as 127.0.0.1 or ::1, no name",
+                got=self.host,
+                fix="Give its address",
+            )
         if self.tokens is None and not self.is_loopback:
             raise DTwinInputError(
                 "argument",
@@ -86,6 +97,11 @@ class Settings:
         return is_loopback(self.host)
 
     @property
+    def url_host(self) -> str:
+        """The address as it stands before a port."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
     def body_bytes(self) -> int:
         """Largest body, in bytes."""
         return self.body_mib * 2**20
@@ -95,7 +111,12 @@ def is_loopback(host: str) -> bool:
     """Whether a name or address, without its port, is this machine itself."""
     if host == "localhost":
         return True
+    return _is_address(host) and ipaddress.ip_address(host).is_loopback
+
+
+def _is_address(text: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(text)
     except ValueError:
         return False
+    return True

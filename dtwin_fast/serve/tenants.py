@@ -78,28 +78,25 @@ class Tenants:
         self._known = None if settings.tokens is None else read_tenants(settings.tokens)
         self._anybody = Tenant("")
 
-    def find(self, authorization: str, host: str = "") -> Tenant:
+    def find(self, authorization: str, host: str = "", origin: str = "") -> Tenant:
         """The tenant of a request.
 
         Args:
             authorization: the header, ``Bearer TOKEN``.
             host: of HTTP, whom the request is addressed to. Pages of the web reach servers of
                 this machine by names of their own; no page can speak gRPC without a proxy.
+            origin: of HTTP, whose page asks, if one does.
 
         Raises:
             DTwinInputError: no token or an unknown one (code ``unauthorized``); without a file of
-                tokens, an address that is not this machine's (code ``host``).
+                tokens, an address or a page that is not this machine's (code ``host``).
         """
         if self._known is None:
-            if not host or is_loopback(re.sub(r":\d*$", "", host).strip("[]")):
-                return self._anybody
-            raise DTwinInputError(
-                "host",
-                "the request is addressed to another machine",
-                field="Host",
-                wanted="localhost, 127.0.0.1 or [::1]",
-                fix="Address it to this machine, or start the server with --tokens",
-            )
+            for field, address in (("Host", host), ("Origin", origin)):
+                name = re.sub(r":\d*$", "", address.partition("://")[2] or address)
+                if address and not is_loopback(name.strip("[]")):
+                    raise _not_here(field)
+            return self._anybody
         scheme, _, token = authorization.partition(" ")
         digest = hashlib.sha256(token.strip().encode()).digest()
         found = None
@@ -161,6 +158,16 @@ def _bad_file(path: Path, got: str) -> DTwinInputError:
         wanted=FORM,
         got=got,
         fix="Write a table for each tenant; printf %s TOKEN | sha256sum gives the digits",
+    )
+
+
+def _not_here(field: str) -> DTwinInputError:
+    return DTwinInputError(
+        "host",
+        "the request is addressed to another machine, or a page of another asks",
+        field=field,
+        wanted="localhost, 127.0.0.1 or [::1]",
+        fix="Ask this machine from itself, or start the server with --tokens",
     )
 
 

@@ -1,0 +1,30 @@
+"""Calls that take a while, beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def beside(executor: Executor, function: Callable[..., T], *arguments: object) -> T:
+    """Call a function in a thread of an executor.
+
+    A caller that is cancelled goes once the executor has let go of the call, which is not begun
+    any more: until then the arguments are in memory, and whoever counts them must be there.
+    """
+    wanted = True
+
+    def call() -> T | None:
+        return function(*arguments) if wanted else None
+
+    done: asyncio.Future[Any] = asyncio.get_running_loop().run_in_executor(executor, call)
+    try:
+        return await asyncio.shield(done)
+    except asyncio.CancelledError:
+        wanted = False
+        await asyncio.gather(done, return_exceptions=True)
+        raise
