@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dtwin_fast.export import PARTS, build, export_onnx, to_onnx, verify, write
+from dtwin_fast.export import PARTS, build, export_onnx, hypernetwork, to_onnx, verify, write
 from dtwin_fast.export.cells import CELL_NODES
 from dtwin_fast.export.exact import peak_gap
 from dtwin_fast.export.readout import READOUT_NODES
@@ -21,6 +21,8 @@ from onnx_twins import people, run_model, short_twin
 from dtwin_fast import rollout
 from dtwin_fast.cells import CELLS
 from dtwin_fast.cli import main
+from dtwin_fast.connectome import Connectomes
+from dtwin_fast.connectome_checks import R_TOLERANCE
 from dtwin_fast.errors import DTwinInputError, MissingExtraError, VerificationError
 from dtwin_fast.hypernetwork import Layer
 from dtwin_fast.interventions.gradients import target_gradients
@@ -42,6 +44,12 @@ def twin() -> Twin:
 @pytest.fixture(scope="module")
 def model(twin: Twin) -> bytes:
     return build(twin, "twin")
+
+
+@pytest.fixture(scope="module")
+def models(twin: Twin) -> dict[str, bytes]:
+    """Every part of the twin."""
+    return {part: build(twin, part) for part in PARTS}
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -73,7 +81,7 @@ def test_every_part_is_verified_by_three_programs(part: str, cell: str, head: An
         "twin": {*READ, "diverged"},
         "rollout": {"outputs", "diverged"},
         "vjp": {"choice_prob", "rt_s", "contrasts", "d_edges", "diverged"},
-        "hypernetwork": {"weights"},
+        "hypernetwork": {"weights", "diverged"},
     }[part]
     for errors in done.errors.values():
         assert set(errors) == wanted
@@ -164,15 +172,54 @@ def test_who_diverges_is_marked_as_by_the_engine(twin: Twin) -> None:
     verify(wild, "twin", build(wild, "twin"))
 
 
-def test_one_person_with_nan_changes_nobody_else(twin: Twin, model: bytes) -> None:
-    edges = people(twin, 6)
-    clean = run_model(model, {"edges": edges})
-    edges[2, 7] = np.nan
-    found = run_model(model, {"edges": edges})
-    assert found["diverged"].tolist() == [False, False, True, False, False, False]
-    others = ~found["diverged"]
-    for name in READ:
-        assert (found[name][others] == clean[name][others]).all()
+LARGEST_R = np.nextafter(np.float32(1 + R_TOLERANCE), np.float32(0))
+
+
+@pytest.mark.parametrize(
+    ("edge", "is_r"),
+    [
+        *((np.nan, False), (1.5, False), (-1.5, False), (np.inf, False), (-np.inf, False)),
+        *((1 + 2e-5, False), (-LARGEST_R, True), (np.nextafter(LARGEST_R, np.float32(2)), False)),
+    ],
+)
+def test_an_edge_that_is_no_correlation_marks_its_person_alone(
+    edge: float, is_r: bool, models: dict[str, bytes], twin: Twin
+) -> None:
+    edges, rng = people(twin, 6), np.random.default_rng(3)
+    given: dict[str, dict[str, np.ndarray]] = {part: {} for part in PARTS}
+    given["rollout"] = {"inputs": rng.standard_normal((2, 20, twin.spec.n_inputs))}
+    shapes = {"d_choice_prob": (6, 16, 3), "d_rt_s": (6, 16), "d_contrasts": (6, 2, 4)}
+    given["vjp"] = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    spoilt = edges.copy()
+    spoilt[2, 7] = edge
+    # The files mark whom the engine refuses.
+    kept = Connectomes.from_arrays(spoilt[[0, 2]], bad_subjects="drop") if np.isfinite(edge) else []
+    assert (len(kept) == 2) == is_r
+    marked = np.arange(6) == (99 if is_r else 2)
+    for part, model in models.items():
+        inputs = {name: array.astype(np.float32) for name, array in given[part].items()}
+        clean = run_model(model, {"edges": edges, **inputs})
+        found = run_model(model, {"edges": spoilt, **inputs})
+        if part == "hypernetwork":
+            assert np.isnan(found["weights"]).all(axis=1).tolist() == marked.tolist()
+        else:
+            assert found["diverged"].tolist() == marked.tolist()
+        others = np.arange(6) != 2
+        for name, array in found.items():
+            assert array[others].tobytes() == clean[name][others].tobytes()
+        if part == "vjp":
+            # Beyond the clip there is no gradient; where nothing is known, none of the others.
+            assert found["d_edges"][2, 7] == 0
+            assert np.isnan(np.delete(found["d_edges"][2], 7)).all() == (not is_r)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_file_that_takes_any_number_for_a_correlation_is_refused(
+    part: str, twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hypernetwork, "R_TOLERANCE", np.inf)
+    with pytest.raises(VerificationError, match=f"{part}, diverged"):
+        verify(twin, part, build(twin, part))
 
 
 def test_a_file_is_one_and_says_what_it_is(twin: Twin, tmp_path: Path) -> None:

@@ -39,7 +39,16 @@ T = TypeVar("T")
 def app(service: Service) -> Starlette:
     """The app of a service."""
     rest = Rest(service)
-    routes: list[tuple[str, str, Handler]] = [
+    routes: list[tuple[str, str, Handler]] = []
+    for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+        routes += [
+            ("POST", f"{prefix}/infer", rest.infer),  # routes are tried in this order
+            ("GET", prefix, rest.model),
+            ("GET", f"{prefix}/ready", rest.model_ready),
+            ("GET", f"{prefix}/config", rest.config),
+            ("GET", f"{prefix}/stats", rest.statistics),
+        ]
+    routes += [
         ("GET", "/v2/health/live", rest.live),
         ("GET", "/v2/health/ready", rest.ready),
         ("GET", "/v2", rest.server),
@@ -49,14 +58,6 @@ def app(service: Service) -> Starlette:
         ("GET", "/", rest.page),
         ("POST", "/page/person", rest.person),
     ]
-    for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
-        routes += [
-            ("GET", prefix, rest.model),
-            ("GET", f"{prefix}/ready", rest.model_ready),
-            ("GET", f"{prefix}/config", rest.config),
-            ("GET", f"{prefix}/stats", rest.statistics),
-            ("POST", f"{prefix}/infer", rest.infer),
-        ]
     return Starlette(
         routes=[
             Route(path, rest.guard(path, handler), methods=[method])

@@ -19,7 +19,7 @@ from .models import VERSION, Answer, Model, Work, configuration
 from .refusals import GRPC_STATUS, RETRY_S, as_json, http_status, may_retry
 from .rest import EXTENSIONS
 from .service import Account, Service
-from .settings import CONNECTIONS, HEADER_BYTES, STREAM_IDLE_S
+from .settings import CONNECTIONS, METADATA_BYTES, STREAM_IDLE_S
 from .tenants import Tenant
 from .tensors import Array, Asked, find_spec, from_bytes, to_bytes, wrong_size
 
@@ -67,8 +67,8 @@ def grpc_server(service: Service) -> grpc.aio.Server:
         options=[
             ("grpc.max_receive_message_length", service.settings.body_bytes + MESSAGE_BYTES),
             ("grpc.max_send_message_length", -1),
-            ("grpc.max_metadata_size", HEADER_BYTES),
-            ("grpc.absolute_max_metadata_size", HEADER_BYTES),
+            ("grpc.max_metadata_size", METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", METADATA_BYTES),
             ("grpc.max_concurrent_streams", STREAMS),
             ("grpc.server_handshake_timeout_ms", 1000 * service.settings.header_s),
             ("grpc.so_reuseport", 0),

@@ -22,7 +22,7 @@ from ..twin import Twin
 from .rest import app
 from .rpc import grpc_server
 from .service import Service
-from .settings import CONNECTIONS, HEADER_BYTES, Settings
+from .settings import CONNECTIONS, READ_BYTES, Settings
 
 LOG = logging.getLogger("dtwin.serve")
 
@@ -80,7 +80,7 @@ async def _serve(twin: Twin, settings: Settings, started: Callable[[], None] | N
         backlog=1024,
         backpressure=CONNECTIONS,
         http1_settings=HTTP1Settings(
-            header_read_timeout=1000 * settings.header_s, max_buffer_size=HEADER_BYTES
+            header_read_timeout=1000 * settings.header_s, max_buffer_size=READ_BYTES
         ),
         log_enabled=False,
     )
