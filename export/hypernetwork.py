@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..connectome import FISHER_CLIP
+from ..connectome_checks import R_TOLERANCE
 from ..twin import Twin
 from ..weights import count_weights, spec_weight_shapes
 from .nodes import Nodes
@@ -29,7 +30,7 @@ class HyperNodes:
     _slopes: list[str] = field(default_factory=list)
 
     def forward(self, edges: str, *, slopes: bool = False) -> str:
-        """(S,P) flat weights of (S,E) Pearson r.
+        """(S,P) flat weights of (S,E) Pearson r, NaN of people whose edges are no correlations.
 
         Args:
             edges: name of the edges.
@@ -37,7 +38,12 @@ class HyperNodes:
         """
         g = self.g
         clip = [g.constant(sign * FISHER_CLIP, np.float32) for sign in (-1, 1)]
-        x = g("Atanh", g("Clip", edges, *clip))
+        # What readers refuse becomes NaN, which marks the person diverged: a file cannot raise, and
+        # Fisher z that are clipped would predict something plausible. The limit lies between two
+        # float32, and its own is the upper one; NaN is below nothing.
+        limit, nan = (g.constant(value, np.float32) for value in (1 + R_TOLERANCE, np.nan))
+        is_r = g("Less", g("Abs", edges), limit)
+        x = g("Atanh", g("Where", is_r, g("Clip", edges, *clip), nan))
         if self.twin.spec.standardize:
             mean, sd = self._array("edge_mean"), self._array("edge_sd")
             x = g("Div", g("Sub", x, mean), sd)

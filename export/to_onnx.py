@@ -12,7 +12,8 @@ part              inputs -> outputs
 ================  =====================================================================
 
 Edges are Pearson r of complete connectomes (ONNX models fill in no missing regions), row-major
-upper triangle, regions in the twin's order, which the metadata name. S is free everywhere.
+upper triangle, regions in the twin's order, which the metadata name. S is free everywhere. Edges
+that are no correlations mark their person diverged, whose weights are NaN.
 """
 
 from __future__ import annotations

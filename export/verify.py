@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..cells import CELLS
 from ..connectome import FISHER_CLIP, Connectomes
+from ..connectome_checks import R_TOLERANCE
 from ..dispatch import rollout, rollout_vjp
 from ..errors import MissingExtraError, VerificationError
 from ..twin import Twin
@@ -38,8 +39,11 @@ any two programs would part. Fresh RNNs and absurd connectomes do that, trained 
 MANY_BYTES = 2**28
 """Of a rollout's gates: as many people at once as that holds, ``MANY`` at most."""
 MANY = 33
-FEW = [1, -3, -2, -1]
-"""People for onnx's evaluator, which is slow: no correlations, |r| of 1 in places, plain, NaN."""
+NOT_R = (np.nan, 1.5, -np.inf)
+"""No correlations: one such edge marks its person diverged."""
+FEW = [1, -5, -4, -3, -2, -1]
+"""People for onnx's evaluator, which is slow: no correlations, |r| of 1 in places, plain, and
+one with each of ``NOT_R``."""
 RUNTIMES = ("onnxruntime", "reference")
 
 
@@ -63,8 +67,8 @@ def verify(twin: Twin, part: str, model: bytes) -> Verification:
     """Run a model on random and extreme people, on one alone, and on many.
 
     The extremes: no correlation at all, |r| of 1, 1 - 1e-7 and at the clip of Fisher's
-    transform, in every edge or in a few, and NaN, which must mark its person diverged and leave
-    the others as they are.
+    transform, in every edge or in a few, and ``NOT_R``, which must mark its person diverged (in
+    the hypernetwork: make all weights NaN) and leave the others as they are.
 
     Args:
         twin: what the model was made of.
@@ -130,16 +134,16 @@ class _Tally:
 
 
 def _people(twin: Twin, rng: np.random.Generator) -> Array:
-    """(S,E) random and extreme edges; the last has NaN."""
+    """(S,E) random and extreme edges; the last have one each of ``NOT_R``."""
     n_edges = twin.spec.n_edges
     signs = rng.choice(np.array([-1.0, 1.0]), n_edges)
     extremes = [np.zeros(n_edges), np.ones(n_edges), signs, signs * (1 - 1e-7), signs * FISHER_CLIP]
     one, some, other = _random_people(twin, rng, 3)
     places = rng.permutation(n_edges)[: len(extremes)]
     some[places] = [extreme[place] for extreme, place in zip(extremes, places, strict=False)]
-    lost = other.copy()
-    lost[n_edges // 2] = np.nan
-    return np.stack([one, *extremes, some, other, lost]).astype(np.float32)
+    lost = np.stack([other] * len(NOT_R))
+    lost[:, n_edges // 2] = NOT_R
+    return np.stack([one, *extremes, some, other, *lost]).astype(np.float32)
 
 
 def _random_people(twin: Twin, rng: np.random.Generator, n: int) -> Array:
@@ -184,7 +188,7 @@ def _measure(
     The last is over runs with nudged weights too, for one run may be near the truth by luck, and
     over all outputs of the rollout, for any of them may be behind an error in what is read of it.
     """
-    known = np.flatnonzero(~np.isnan(edges).any(axis=1))
+    known = (np.abs(edges) < 1 + R_TOLERANCE).all(axis=1)
     given = {name: array if name == "inputs" else array[known] for name, array in given.items()}
     read = {name: array[known] for name, array in got.items()}
     truth, exact = exact_outputs(twin, part, edges[known], given)
@@ -202,12 +206,19 @@ def _measure(
         allowed = np.max([in_rollout, *distances[1:]], axis=0)
         # Of who diverged there are no numbers to compare.
         measured[name] = tuple(a[~diverged] for a in (distances[0], distances[1], allowed))
-    if "diverged" in got:
-        expected = np.ones(len(edges), np.bool_)
-        expected[known] = diverged
-        wrong = (got["diverged"] != expected).astype(np.float64)
-        measured["diverged"] = wrong, np.zeros_like(wrong), np.zeros_like(wrong)
+    expected = ~known
+    expected[known] = _marked(part, runs[0])
+    wrong = (_marked(part, got) != expected).astype(np.float64)
+    measured["diverged"] = wrong, np.zeros_like(wrong), np.zeros_like(wrong)
     return measured
+
+
+def _marked(part: str, outputs: Mapping[str, Array]) -> Array:
+    """(S,) bool who is diverged, which a hypernetwork can only say by weights that are NaN."""
+    if part == "hypernetwork":
+        alone: Array = np.isnan(outputs["weights"]).all(axis=1)
+        return alone
+    return outputs["diverged"]
 
 
 def _output_distance(twin: Twin, name: str, got: Array, wanted: Array, exact: Array) -> Array:
