@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 
@@ -10,6 +11,7 @@ import numpy as np
 from .connectome import Connectomes
 
 
+@functools.cache  # reading the metadata takes a millisecond, as long as a small prediction
 def package_version() -> str:
     """Version of the installed package; pyproject.toml holds the only copy."""
     return importlib.metadata.version("dtwin_fast")

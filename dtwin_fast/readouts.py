@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+
+DECODED = 64 * 1024
+"""Outputs that are decoded together, as many trials as they hold: what numpy does with them stays
+in the cache, and a call of it is worth its time."""
 
 
 class Responses(NamedTuple):
@@ -38,7 +42,7 @@ def hazard(actions: Array, windows: Array, onset_s: Array, dt_s: float) -> Respo
         onset_s: (N,) trial onsets in seconds.
         dt_s: step in seconds.
     """
-    return _per_trial(_hazard_trial, actions, windows, onset_s, dt_s)
+    return _decode(_hazard_trials, actions, windows, onset_s, dt_s)
 
 
 def hazard_vjp(
@@ -68,18 +72,21 @@ def hazard_vjp(
         (S,T,actions) float64, 0 outside the windows; NaN for a subject without responses.
     """
     gradient = np.zeros(actions.shape)
-    for trial, (start, stop) in enumerate(windows):
-        step_rt_s = (np.arange(start, stop) + 0.5) * dt_s - onset_s[trial]
-        with np.errstate(invalid="ignore"):  # see _per_trial
-            window = actions[:, start:stop].astype(np.float64)
-            press, hazards = _presses(window)
-            any_press = press.sum(axis=2)
-            responded = any_press.sum(axis=1)
-            late_s = step_rt_s - ((any_press @ step_rt_s) / responded)[:, None]
-            slope = (d_rt_s[:, trial] / responded)[:, None] * late_s
-            moved = (d_choice_prob[:, trial, None] + slope[:, :, None]) * press
-            still_to_come = moved.sum(axis=2)[:, ::-1].cumsum(axis=1)[:, ::-1]
-            gradient[:, start:stop] += moved - hazards * still_to_come[:, :, None]
+    for trials, steps in _together(actions, windows):
+        step_rt_s = _step_rt_s(steps, onset_s[trials], dt_s)
+        with np.errstate(invalid="ignore"):  # see _decode
+            press, hazards = _presses(_actions_first(actions[:, steps]))
+            any_press = press.sum(axis=0)
+            responded = any_press.sum(axis=-1)
+            rt_s = (any_press * step_rt_s).sum(axis=-1) / responded
+            late_s = step_rt_s - rt_s[..., None]
+            slope = (d_rt_s[:, trials] / responded)[..., None] * late_s
+            d_choice = np.moveaxis(d_choice_prob[:, trials], -1, 0)[..., None]
+            moved = (d_choice + slope) * press
+            still_to_come = moved.sum(axis=0)[..., ::-1].cumsum(axis=-1)[..., ::-1]
+            of_trials = np.moveaxis(moved - hazards * still_to_come, 0, -1)
+        for i, (start, stop) in enumerate(windows[trials]):  # windows may overlap
+            gradient[:, start:stop] += of_trials[:, i]
     return gradient
 
 
@@ -101,7 +108,8 @@ def hazard_steps(
     for trial, (start, stop) in enumerate(windows):
         late = max(start - onset_s[trial] / dt_s, 0.0)  # not below but for rounding
         with np.errstate(invalid="ignore"):  # a diverged subject has NaN
-            press = _press_prob(actions[:, start:stop].astype(np.float64))
+            press, _ = _presses(_actions_first(actions[:, start:stop]))
+        press = np.moveaxis(press, 0, -1)
         prob[:, trial, : stop - start] += (1 - late) * press
         prob[:, trial, 1 : stop - start + 1] += late * press
     prob[np.isnan(prob).any(axis=(2, 3))] = np.nan
@@ -115,7 +123,7 @@ def sigmoid(actions: Array, windows: Array, onset_s: Array, dt_s: float) -> Resp
     the reaction time (the decoding rule is not stated in the paper; presses last one step,
     so no fixed threshold fits). ``choice_prob`` holds the peaks divided by their sum.
     """
-    return _per_trial(_sigmoid_trial, actions, windows, onset_s, dt_s)
+    return _decode(_sigmoid_trials, actions, windows, onset_s, dt_s)
 
 
 READOUTS: dict[str, Callable[[Array, Array, Array, float], Responses]] = {
@@ -125,7 +133,24 @@ READOUTS: dict[str, Callable[[Array, Array, Array, float], Responses]] = {
 """One decoder for each ``TwinSpec.head``."""
 
 
-def _per_trial(
+def _together(actions: Array, windows: Array) -> Iterator[tuple[Array, Array]]:
+    """Trials (n,) whose windows are equally long, and the steps (n,L) of their windows."""
+    n_subjects, _, n_actions = actions.shape
+    lengths = windows[:, 1] - windows[:, 0]
+    for length in np.unique(lengths):
+        alike = np.flatnonzero(lengths == length)
+        n = max(1, DECODED // max(1, n_subjects * length * n_actions))
+        for first in range(0, len(alike), n):
+            trials = alike[first : first + n]
+            yield trials, windows[trials, :1] + np.arange(length)
+
+
+def _step_rt_s(steps: Array, onset_s: Array, dt_s: float) -> Array:
+    """The time of each of (n,L) steps since the onset (n,) of its trial, in seconds."""
+    return (steps + 0.5) * dt_s - onset_s[:, None]
+
+
+def _decode(
     decode: Callable[[Array, Array], tuple[Array, Array]],
     actions: Array,
     windows: Array,
@@ -135,48 +160,52 @@ def _per_trial(
     n_subjects, _, n_actions = actions.shape
     choice_prob = np.empty((n_subjects, len(windows), n_actions), np.float32)
     rt_s = np.empty((n_subjects, len(windows)), np.float32)
-    for trial, (start, stop) in enumerate(windows):
-        step_rt_s = (np.arange(start, stop) + 0.5) * dt_s - onset_s[trial]
-        window = actions[:, start:stop].astype(np.float64)
+    for trials, steps in _together(actions, windows):
+        of_windows = _actions_first(actions[:, steps])
         # NaN comes out knowingly: a response that cannot happen has no reaction time (0/0),
         # and a diverged subject has no responses.
         with np.errstate(invalid="ignore"):
-            choice_prob[:, trial], rt_s[:, trial] = decode(window, step_rt_s)
+            step_rt_s = _step_rt_s(steps, onset_s[trials], dt_s)
+            choices, rt_s[:, trials] = decode(of_windows, step_rt_s)
+            choice_prob[:, trials] = np.moveaxis(choices, 0, -1)
     return Responses(choice_prob, rt_s)
 
 
-def _hazard_trial(actions: Array, step_rt_s: Array) -> tuple[Array, Array]:
-    press = _press_prob(actions)
-    any_press = press.sum(axis=2)
-    responded = any_press.sum(axis=1)
-    return press.sum(axis=1), (any_press @ step_rt_s) / responded
+def _hazard_trials(actions: Array, step_rt_s: Array) -> tuple[Array, Array]:
+    """(actions,S,n,L) outputs of windows, (n,L) seconds -> (actions,S,n), (S,n)."""
+    press, _ = _presses(actions)
+    any_press = press.sum(axis=0)
+    responded = any_press.sum(axis=-1)
+    return press.sum(axis=-1), (any_press * step_rt_s).sum(axis=-1) / responded
 
 
-def _press_prob(actions: Array) -> Array:
-    """(S,L,actions) outputs of a window -> probability of each action at each of its steps."""
-    return _presses(actions)[0]
+def _actions_first(actions: Array) -> Array:
+    """(...,actions) -> (actions,...) float64: a sum over so short a last axis would be slow."""
+    return np.ascontiguousarray(np.moveaxis(actions, -1, 0), np.float64)
 
 
 def _presses(actions: Array) -> tuple[Array, Array]:
-    """(S,L,actions) outputs of a window -> P(c, t), and the hazards."""
-    top = np.maximum(actions.max(axis=2, keepdims=True), 0)
+    """(actions,...,L) outputs of windows -> P(c, t), and the hazards."""
+    top = np.maximum(actions.max(axis=0), 0)
     grown = np.exp(actions - top)
-    total = np.exp(-top[..., 0]) + grown.sum(axis=2)
-    stay = np.exp(-top[..., 0]) / total
-    reached = np.cumprod(stay, axis=1)
-    reached = np.concatenate([np.ones_like(reached[:, :1]), reached[:, :-1]], axis=1)
-    hazards = grown / total[..., None]
-    return hazards * reached[..., None], hazards
+    none = np.exp(-top)
+    total = none + grown.sum(axis=0)
+    reached = np.cumprod(none / total, axis=-1)
+    reached = np.concatenate([np.ones_like(reached[..., :1]), reached[..., :-1]], axis=-1)
+    hazards = grown / total
+    return hazards * reached, hazards
 
 
-def _sigmoid_trial(actions: Array, step_rt_s: Array) -> tuple[Array, Array]:
+def _sigmoid_trials(actions: Array, step_rt_s: Array) -> tuple[Array, Array]:
+    """As :func:`_hazard_trials`."""
     # Peaks are found on the outputs: the sigmoid is monotone, and saturates to ties. Shares
     # are taken from its logarithm, which does not underflow.
-    step = actions.argmax(axis=1)
-    peak_output = np.take_along_axis(actions, step[:, None], axis=1)[:, 0]
+    step = actions.argmax(axis=-1)
+    peak_output = np.take_along_axis(actions, step[..., None], axis=-1)[..., 0]
     log_peak = -np.logaddexp(0, -peak_output)
-    peak = np.exp(log_peak - log_peak.max(axis=1, keepdims=True))
-    share = peak / peak.sum(axis=1, keepdims=True)
-    choice = peak_output.argmax(axis=1)
-    rt_s = step_rt_s[np.take_along_axis(step, choice[:, None], axis=1)[:, 0]]
-    return share, np.where(np.isnan(share[:, 0]), np.nan, rt_s)
+    peak = np.exp(log_peak - log_peak.max(axis=0))
+    share = peak / peak.sum(axis=0)
+    choice = peak_output.argmax(axis=0)
+    chosen = np.take_along_axis(step, choice[None], axis=0)[0]
+    rt_s = step_rt_s[np.arange(len(step_rt_s)), chosen]
+    return share, np.where(np.isnan(share[0]), np.nan, rt_s)
