@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -15,6 +14,7 @@ from .arrays import as_real_array
 from .backends import BACKENDS, VJPS, Gradients, LossGradients, Problem, Solution, State
 from .cells import CELLS
 from .errors import BackendUnavailableError, DTwinInputError
+from .threads import MAX_THREADS, usable_threads
 from .weights import WEIGHT_NAMES, FloatArray, RNNWeights
 
 PRECISIONS: dict[str, type[np.floating[Any]]] = {
@@ -24,9 +24,6 @@ PRECISIONS: dict[str, type[np.floating[Any]]] = {
 }
 """Precision -> dtype of the arrays; ``bfloat16`` rounds the weights to bfloat16 (to nearest,
 ties to even) and computes in float32."""
-
-MAX_THREADS = 1024
-"""DTWIN_MAX_THREADS of csrc/dtwin.h."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -398,7 +395,7 @@ def _array(value: npt.ArrayLike, field: str, precision: str) -> FloatArray:
 
 def _count_threads(n_threads: int | None) -> int:
     if n_threads is None:
-        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
+        return usable_threads()
     if isinstance(n_threads, bool) or not isinstance(n_threads, int | np.integer):
         raise _threads_error(n_threads)
     if not 1 <= n_threads <= MAX_THREADS:

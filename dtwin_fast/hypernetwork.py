@@ -7,7 +7,6 @@ company, and even at another place of the same batch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from ._core import affine
 from .errors import BackendUnavailableError, DTwinInputError
 from .spec import TwinSpec
+from .threads import usable_threads
 from .weights import count_weights
 
 Float32 = npt.NDArray[np.float32]
@@ -179,7 +179,7 @@ def _run(layer: Layer, x: npt.NDArray[Any], bias: Float32 | None, y: Float32) ->
     rows = np.ascontiguousarray(x, np.float32)
     weight = np.ascontiguousarray(layer.weight)
     try:
-        affine(x=rows, weight=weight, bias=bias, y=y, n_threads=len(os.sched_getaffinity(0)))
+        affine(x=rows, weight=weight, bias=bias, y=y, n_threads=usable_threads())
     except RuntimeError as error:  # DTWIN_ISA names what cannot run here
         raise BackendUnavailableError(str(error)) from error
     return y

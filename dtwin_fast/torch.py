@@ -19,6 +19,7 @@ import dtwin_fast.kernels as kernels
 from . import dispatch
 from .cells import CELLS
 from .errors import BackendUnavailableError, DTwinInputError, MissingExtraError
+from .threads import MAX_THREADS
 from .weights import WEIGHT_NAMES, FloatArray, RNNWeights
 
 try:
@@ -399,7 +400,7 @@ def _problem(
         "backend": backend,
         "precision": "bfloat16" if bfloat16_weights else PRECISIONS[inputs.dtype],
         "time_projection": _optional(time_projection),
-        "n_threads": min(torch.get_num_threads(), dispatch.MAX_THREADS),
+        "n_threads": min(torch.get_num_threads(), MAX_THREADS),
     }
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..cohort_files import COHORT_FILE, load_cohort
 from ..connectome import Connectomes
-from ..dispatch import MAX_THREADS
 from ..errors import DTwinInputError
 from ..readers import read_connectomes
+from ..threads import MAX_THREADS
 from .options import integer
 
 MISSING_HELP = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import os
 import platform
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..dispatch import PRECISIONS, isa, supports
 from ..errors import BackendUnavailableError
 from ..ort import library_path
 from ..provenance import package_version
+from ..threads import usable_threads
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "torch": ("torch",),
@@ -62,7 +62,7 @@ def examine() -> dict[str, Any]:
             "isa": isa("cpu"),
             "compiler": build["compiler"],
             "flags": build["flags"],
-            "threads": len(os.sched_getaffinity(0)),
+            "threads": usable_threads(),
         },
         "gpu": _gpu(build),
         "onnx_op_library": _op_library(),
