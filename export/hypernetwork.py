@@ -39,8 +39,8 @@ class HyperNodes:
         g = self.g
         clip = [g.constant(sign * FISHER_CLIP, np.float32) for sign in (-1, 1)]
         # What readers refuse becomes NaN, which marks the person diverged: a file cannot raise, and
-        # Fisher z that are clipped would predict something plausible. The limit lies between two
-        # float32, and its own is the upper one; NaN is below nothing.
+        # Fisher z that are clipped would predict something plausible. Not LessOrEqual, as the limit
+        # is rounded up to float32.
         limit, nan = (g.constant(value, np.float32) for value in (1 + R_TOLERANCE, np.nan))
         is_r = g("Less", g("Abs", edges), limit)
         x = g("Atanh", g("Where", is_r, g("Clip", edges, *clip), nan))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -137,6 +138,18 @@ def test_a_cell_that_there_is_not_is_refused(cell: str, registered: Any) -> None
     node.attribute[0].s = cell.encode()
     with pytest.raises(Exception, match=r"there is no such cell|buffer is not large enough"):
         run_model(model.SerializeToString(), {}, registered())
+
+
+def test_every_failure_is_a_status_and_no_leak(
+    ort_library: Path, build_program: Callable[[str], Path], run_program: Callable[..., str]
+) -> None:
+    memory, size, *registered = run_program(build_program("ort_memory")).splitlines()
+    counts, rest = memory.split(" without memory: ")
+    assert all(int(part.split()[0]) > 0 for part in counts.split(", "))
+    assert rest == "1 domains, 0 leaks, 0 other statuses"
+    wanted = "dtwin::Rollout: an array would be larger than the address space, rolled out: 0"
+    assert size == wanted
+    assert registered == ["refused: 1, domains: 0", "refused: 0, domains: 1"]
 
 
 def test_a_library_that_is_not_there_is_named(

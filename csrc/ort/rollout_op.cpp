@@ -4,6 +4,7 @@
 
 #include <onnxruntime_c_api.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -47,6 +48,16 @@ struct Kernel {
 
 OrtStatus* refuse(const OrtApi* api, const std::string& what) {
     return api->CreateStatus(ORT_INVALID_ARGUMENT, ("dtwin::Rollout: " + what).c_str());
+}
+
+// Whatever the runtime calls: no exception may leave through its C interface, which throws none.
+template <class Work>
+OrtStatus* guarded(const OrtApi* api, Work work) noexcept {
+    try {
+        return work();
+    } catch (const std::exception& error) {
+        return api->CreateStatus(ORT_RUNTIME_EXCEPTION, error.what());
+    }
 }
 
 struct Tensor {
@@ -115,7 +126,7 @@ OrtStatus* compute(const Kernel& kernel, OrtKernelContext* context) {
     std::array<Tensor, kInputCount> in;
     for (size_t i = 0; i < kInputCount; ++i) DTWIN_TRY(read_input(api, context, i, &in[i]));
     const auto [S, GH, I] = in[kWIh].shape;
-    const int64_t H = in[kWHh].shape[2], O = in[kWOut].shape[1];
+    const int64_t H = GH / kernel.n_gates, O = in[kWOut].shape[1];
     const int64_t B = in[kInputs].shape[0], T = in[kInputs].shape[1];
     const std::array<int64_t, 3> wanted[] = {{S, kernel.n_gates * H, I},
                                              {S, GH, H},
@@ -128,10 +139,22 @@ OrtStatus* compute(const Kernel& kernel, OrtKernelContext* context) {
         if (in[i].shape != wanted[i])
             return refuse(api, std::string("the shape of ") + kInputNames[i] +
                                    " does not fit those of the other inputs");
+    if (std::min({B, T, I, H, O}) < 1) return refuse(api, dtwin_strerror(DTWIN_ERROR_SIZE));
 
     Job job;
-    job.params = {};
     dtwin_rollout_params& p = job.params;
+    p = {};
+    float* outputs = nullptr;
+    DTWIN_TRY(make_output(api, context, kOutputs, {S, B, T, O}, &outputs));
+    DTWIN_TRY(make_output(api, context, kDiverged, {S}, &p.diverged));
+    if (S == 0) return nullptr;  // and the other sizes may be anything
+    // Nobody asked for the last states, but the engine says them. Every other product of sizes is
+    // at most the number of elements of an array that is there.
+    int64_t n_last = 0;
+    if (__builtin_mul_overflow(S * B, kernel.n_states * H, &n_last))
+        return refuse(api, dtwin_strerror(DTWIN_ERROR_OVERFLOW));
+    std::vector<float> last(static_cast<size_t>(n_last));
+
     p.struct_size = sizeof p;
     p.cell = kernel.cell;
     p.dtype = DTWIN_FLOAT32;
@@ -157,12 +180,7 @@ OrtStatus* compute(const Kernel& kernel, OrtKernelContext* context) {
     p.inputs_sequence_stride = T * I;
     job.outputs_stride = B * T * O;
     job.state_stride = B * H;
-    float* outputs = nullptr;
-    DTWIN_TRY(make_output(api, context, kOutputs, {S, B, T, O}, &outputs));
-    DTWIN_TRY(make_output(api, context, kDiverged, {S}, &p.diverged));
     p.outputs = outputs;
-    // Nobody asked for the last states, but the engine says them.
-    std::vector<float> last(static_cast<size_t>(kernel.n_states * S * B * H));
     p.h_final = last.data();
     if (kernel.n_states == 2) p.c_final = last.data() + S * B * H;
     DTWIN_TRY(
@@ -170,8 +188,7 @@ OrtStatus* compute(const Kernel& kernel, OrtKernelContext* context) {
     return job.status == DTWIN_OK ? nullptr : refuse(api, dtwin_strerror(job.status));
 }
 
-OrtStatus* create_kernel(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info,
-                         void** kernel) {
+OrtStatus* create_kernel(const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
     char cell[8] = "";
     size_t size = sizeof cell;
     DTWIN_TRY(api->KernelInfoGetAttribute_string(info, "cell", cell, &size));
@@ -181,16 +198,6 @@ OrtStatus* create_kernel(const OrtCustomOp*, const OrtApi* api, const OrtKernelI
             return nullptr;
         }
     return refuse(api, "there is no such cell");
-}
-
-// No exception may leave through the runtime's C interface.
-OrtStatus* compute_or_say_why(void* kernel, OrtKernelContext* context) {
-    const Kernel& known = *static_cast<Kernel*>(kernel);
-    try {
-        return compute(known, context);
-    } catch (const std::exception& error) {
-        return known.api->CreateStatus(ORT_RUNTIME_EXCEPTION, error.what());
-    }
 }
 
 OrtCustomOp rollout_op() {
@@ -212,10 +219,41 @@ OrtCustomOp rollout_op() {
     op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
     op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
     op.GetEndVersion = [](const OrtCustomOp*) { return 1; };
-    op.CreateKernelV2 = create_kernel;
-    op.KernelComputeV2 = compute_or_say_why;
+    op.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info,
+                           void** kernel) {
+        return guarded(api, [&] { return create_kernel(api, info, kernel); });
+    };
+    op.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
+        const Kernel& known = *static_cast<Kernel*>(kernel);
+        return guarded(known.api, [&] { return compute(known, context); });
+    };
     op.KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
     return op;
+}
+
+OrtStatus* add_domain(const OrtApi* api, OrtSessionOptions* options) {
+    static const OrtCustomOp op = rollout_op();
+    // A domain must outlive all sessions, so there is one for each runtime, never released.
+    static std::mutex mutex;
+    static auto& domains = *new std::map<const OrtApi*, OrtCustomOpDomain*>;
+    const std::lock_guard<std::mutex> lock(mutex);
+    OrtCustomOpDomain*& domain = domains[api];
+    if (!domain) {
+        OrtCustomOpDomain* made = nullptr;
+        DTWIN_TRY(api->CreateCustomOpDomain(kDomain, &made));
+        if (OrtStatus* failed = api->CustomOpDomain_Add(made, &op)) {
+            api->ReleaseCustomOpDomain(made);
+            return failed;
+        }
+        domain = made;
+    }
+    return api->AddCustomOpDomain(options, domain);
+}
+
+OrtStatus* refuse_runtime(const OrtApiBase* base) {
+    const std::string what = "libdtwin_ort needs ONNX Runtime 1." + std::to_string(kApiVersion) +
+                             " or newer, this is " + base->GetVersionString();
+    return base->GetApi(1)->CreateStatus(ORT_FAIL, what.c_str());
 }
 
 }  // namespace
@@ -223,23 +261,7 @@ OrtCustomOp rollout_op() {
 // What a session calls that this library is registered with.
 extern "C" DTWIN_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
                                                   const OrtApiBase* base) {
-    const OrtApi* api = base->GetApi(kApiVersion);
-    if (!api) {
-        const std::string what = "libdtwin_ort needs ONNX Runtime 1." +
-                                 std::to_string(kApiVersion) + " or newer, this is " +
-                                 base->GetVersionString();
-        return base->GetApi(1)->CreateStatus(ORT_FAIL, what.c_str());
-    }
-    static const OrtCustomOp op = rollout_op();
-    // A domain must outlive all sessions, so there is one for each runtime, never released.
-    static std::mutex mutex;
-    static auto& domains = *new std::map<const OrtApi*, OrtCustomOpDomain*>;
-    const std::lock_guard<std::mutex> lock(mutex);
-    if (!domains.count(api)) {
-        OrtCustomOpDomain* domain = nullptr;
-        DTWIN_TRY(api->CreateCustomOpDomain(kDomain, &domain));
-        DTWIN_TRY(api->CustomOpDomain_Add(domain, &op));
-        domains[api] = domain;
-    }
-    return api->AddCustomOpDomain(options, domains[api]);
+    if (const OrtApi* api = base->GetApi(kApiVersion))
+        return guarded(api, [&] { return add_domain(api, options); });
+    return guarded(base->GetApi(1), [&] { return refuse_runtime(base); });
 }
