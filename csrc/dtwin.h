@@ -272,7 +272,8 @@ DTWIN_API int dtwin_model_personalize(const dtwin_model* model, const dtwin_peop
                                       float* weights);
 
 /* Fill in cell, dtype, n_subjects, n_inputs, n_hidden, n_outputs, the pointers to weights and
- * their strides of `params`, whose struct_size is set; the rest stays as it is. */
+ * their strides of `params`, whose struct_size is set; the rest stays as it is. NULL weights of 0
+ * subjects become NULL pointers. */
 DTWIN_API int dtwin_model_set_weights(const dtwin_model* model, const float* weights,
                                       int64_t n_subjects, dtwin_rollout_params* params);
 

@@ -86,6 +86,8 @@ WANTED_STATUS = {
     "null_out": 7,
     "sizes_version": 1,
     "rollout_version": 1,
+    "nobodys_weights": 0,
+    "nobody_personalized": 0,
 }
 
 

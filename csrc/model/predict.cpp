@@ -125,7 +125,7 @@ void set_weights(const dtwin_model& model, const float* weights, int64_t n_subje
     for (const Part& part : weight_parts(model)) {
         params->*part.values = weights;
         params->*part.stride = model.n_weights();
-        weights += part.size;
+        if (weights) weights += part.size;  // NULL of nobody stays what it is
     }
 }
 

@@ -312,6 +312,7 @@ static int misuses(const char *folder) {
     static const float rt_s[1024]; /* at least S x N */
     dtwin_rollout_params params;
     float *weights = room(1);
+    call nobody;
     const float nan = strtof("nan", NULL), infinity = strtof("inf", NULL);
     size_t i;
     int status;
@@ -361,6 +362,16 @@ static int misuses(const char *folder) {
     printf("sizes_version %d 1 %s\n", dtwin_model_get_sizes(model, &sizes), dtwin_model_message());
     printf("rollout_version %d 1 %s\n", dtwin_model_set_weights(model, weights, 1, &params),
            dtwin_model_message());
+    memset(&params, 0xff, sizeof params);
+    params.struct_size = sizeof params;
+    status = dtwin_model_set_weights(model, NULL, 0, &params);
+    printf("nobodys_weights %d %d -\n", status,
+           !params.n_subjects && !params.w_ih && !params.w_hh && !params.b_ih && !params.b_hh &&
+               !params.w_out && !params.b_out);
+    nobody = good_call(model);
+    nobody.people.n_subjects = 0;
+    printf("nobody_personalized %d 1 -\n", dtwin_model_personalize(model, &nobody.people, NULL));
+    release(nobody);
     free(weights);
     dtwin_model_free(model);
     dtwin_model_free(NULL);

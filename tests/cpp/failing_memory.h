@@ -71,8 +71,8 @@ void operator delete[](void* p, size_t, Align) noexcept { release(p); }
 namespace {
 
 struct Count {
-    long failed = 0, leaks = 0,
-         other = 0;  // calls without memory; of those and the last, what is wrong
+    long failed = 0;  // calls without memory
+    long leaks = 0, other = 0;
 };
 
 // Fails the first allocation of `work`, which returns a dtwin_status, then the second, and so on to
