@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from dtwin_fast.tasks.schedule import Schedule
 from dtwin_fast.twin import Twin
 
 
-def small_twin(cell: str, head: str) -> Twin:
+def small_twin(cell: str, head: str, bold_regions: Sequence[str] = ("LH_V1", "Größe")) -> Twin:
     """A twin of a few hundred weights, with the first trials of its tasks."""
     rng = np.random.default_rng(7)
     spec = TwinSpec.from_dict(
@@ -27,7 +28,7 @@ def small_twin(cell: str, head: str) -> Twin:
             "hyper_hidden": [3],
             "n_hidden": 2,
             "cell": cell,
-            "bold_regions": ["LH_V1", "Größe"],
+            "bold_regions": list(bold_regions),
             "head": head,
             "standardize": head == "hazard",
         }
@@ -44,7 +45,7 @@ def small_twin(cell: str, head: str) -> Twin:
         layers=tuple(Layer(draw(n_out, n_in), draw(n_out)) for n_in, n_out in layer_sizes(spec)),
         edge_mean=draw(spec.n_edges),
         edge_sd=np.abs(draw(spec.n_edges)) + np.float32(0.1),
-        bold_sd=np.ones(2, np.float32),
+        bold_sd=np.ones(len(bold_regions), np.float32),
         schedules=schedules,
         projections={
             name: draw(len(contrasts[name]), s.n_steps(spec.dt_s)) for name, s in schedules.items()

@@ -45,6 +45,10 @@ static int predict(const dtwin_model *model, const float *edges, size_t count) {
     if (dtwin_model_get_sizes(model, &sizes)) return failed("sizes");
     if (dtwin_model_get_task_sizes(model, 0, &task)) return failed("task");
     name = dtwin_model_task(model, 0);
+    if (task.n_contrasts * sizes.n_bold_regions == 0) {
+        fprintf(stderr, "%s has no contrast in a region: this example needs one\n", name);
+        return 1;
+    }
     people.edges = edges;
     people.unit = DTWIN_PEARSON_R;
     people.n_subjects = (int64_t)count / sizes.n_edges;

@@ -31,6 +31,9 @@ fn predict(folder: &str, path: &str) -> Result<(), String> {
         .collect();
     let (sizes, task, name) = (model.sizes()?, model.task_sizes(0)?, model.task(0));
     let n_effects = (task.n_contrasts * sizes.n_bold_regions) as usize;
+    if n_effects == 0 {
+        return Err(format!("{name} has no contrast in a region: this example needs one"));
+    }
     let n_subjects = edges.len() / sizes.n_edges as usize;
     let (rt_s, contrasts) = model.predict(&name, &edges)?;
 
