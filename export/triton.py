@@ -12,8 +12,8 @@ from ..files import write_atomic
 from ..ort import LIBRARY, library_path
 from ..twin import CHUNK_SUBJECTS, Twin
 from .readout import Runs
-from .verify import Verification
-from .write import export_onnx
+from .to_onnx import build
+from .verify import Verification, verify
 
 VERSION = "1"
 MODEL_FILE = "model.onnx"
@@ -45,8 +45,8 @@ def model_name(twin: Twin) -> str:
 def export_triton(twin: Twin, repository: Path, mounted_at: Path | None = None) -> TritonModel:
     """Write a model into a repository: ``NAME/config.pbtxt`` and ``NAME/1/model.onnx``.
 
-    Where libdtwin_ort was built it is copied there, and the config registers it by the path that
-    the server sees.
+    Where libdtwin_ort was built, the model is verified with it too, it is copied there, and the
+    config registers it by the path that the server sees.
 
     Args:
         twin: the twin.
@@ -54,22 +54,29 @@ def export_triton(twin: Twin, repository: Path, mounted_at: Path | None = None) 
         mounted_at: where the server sees that folder, such as ``/models``; default where it is.
 
     Raises:
-        DTwinInputError, VerificationError, MissingExtraError: as of
-            :func:`dtwin_fast.export.export_onnx`.
+        DTwinInputError, MissingExtraError: as of :func:`dtwin_fast.export.export_onnx`.
+        VerificationError: the model does not compute what the engine does, or not with the
+            library; nothing was written.
     """
     name = model_name(twin)
     folder = repository / name
     seen = PurePosixPath((mounted_at or repository.resolve()) / name / LIBRARY)
-    verification = export_onnx(twin, folder / VERSION / MODEL_FILE)
-    try:
-        library = library_path().read_bytes()
-    except BackendUnavailableError:  # the ONNX file needs none
-        library = b""
-    if library:
-        write_atomic(folder / LIBRARY, library)
+    library = _op_library()
+    model = build(twin, "twin")
+    verification = verify(twin, "twin", model, library)
+    write_atomic(folder / VERSION / MODEL_FILE, model)
+    if library is not None:
+        write_atomic(folder / LIBRARY, library.read_bytes())
     # The config last: a repository without it is not served.
-    write_atomic(folder / CONFIG_FILE, config(twin, seen if library else None))
-    return TritonModel(name, bool(library), verification)
+    write_atomic(folder / CONFIG_FILE, config(twin, seen if library is not None else None))
+    return TritonModel(name, library is not None, verification)
+
+
+def _op_library() -> Path | None:
+    try:
+        return library_path()
+    except BackendUnavailableError:  # the ONNX file needs none
+        return None
 
 
 def config(twin: Twin, library: PurePosixPath | None) -> str:

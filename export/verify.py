@@ -1,14 +1,16 @@
 """Whether a model computes what the engine does, in ONNX Runtime and in onnx's own evaluator.
 
-All three are measured by the same sums in float64. A model may be ``TOLERANCE`` away from them, or,
-where a rollout of thousands of steps amplifies its roundings, a small multiple of the engine's own
-distance.
+They and the engine are measured by the same sums in float64. A model may be ``TOLERANCE`` away from
+those, or, where a rollout of thousands of steps amplifies its roundings, a small multiple of the
+engine's own distance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,7 +46,6 @@ NOT_R = (np.nan, 1.5, -np.inf)
 FEW = [1, -5, -4, -3, -2, -1]
 """People for onnx's evaluator, which is slow: no correlations, |r| of 1 in places, plain, and
 one with each of ``NOT_R``."""
-RUNTIMES = ("onnxruntime", "reference")
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Verification:
     """What :func:`verify` measured.
 
     Attributes:
-        errors: ``onnxruntime``, ``reference`` or ``engine`` -> output -> largest error over the
-            people compared, in the unit of ``TOLERANCE``.
+        errors: ``onnxruntime``, ``reference``, ``libdtwin_ort`` (if given) or ``engine`` ->
+            output -> largest error over the people compared, in the unit of ``TOLERANCE``.
         compared: output -> how many results of ONNX Runtime were compared.
         n_people: connectomes that ONNX Runtime was given.
     """
@@ -63,7 +64,7 @@ class Verification:
     n_people: int
 
 
-def verify(twin: Twin, part: str, model: bytes) -> Verification:
+def verify(twin: Twin, part: str, model: bytes, library: Path | None = None) -> Verification:
     """Run a model on random and extreme people, on one alone, and on many.
 
     The extremes: no correlation at all, |r| of 1, 1 - 1e-7 and at the clip of Fisher's
@@ -74,37 +75,35 @@ def verify(twin: Twin, part: str, model: bytes) -> Verification:
         twin: what the model was made of.
         part: which part, a key of ``PARTS`` of :mod:`dtwin_fast.export.to_onnx`.
         model: its bytes.
+        library: an op library (:mod:`dtwin_fast.ort`), with which it is run in ONNX Runtime too.
 
     Raises:
-        VerificationError: an output is too far from the truth, or there is no person on whom the
-            engine is near it.
+        VerificationError: an output is too far from the truth, there is no person on whom the
+            engine is near it, or ONNX Runtime cannot use the library.
         MissingExtraError: onnx or onnxruntime is not installed.
     """
     runtimes = {"onnxruntime": _onnxruntime(model), "reference": _reference(model)}
+    if library is not None:
+        runtimes["libdtwin_ort"] = _with_library(model, library)
     rng = np.random.default_rng(0)
     people, many = _people(twin, rng), _random_people(twin, rng, _how_many(twin))
-    cases = (
-        ("onnxruntime", people),
-        ("reference", people[FEW]),
-        ("onnxruntime", people[:1]),
-        ("onnxruntime", many),
-    )
-    tally = _Tally(part)
-    for runtime, edges in cases:
-        given = _given(twin, part, len(edges), rng)
-        got = runtimes[runtime]({"edges": edges, **given})
-        for output, measured in _measure(twin, part, edges, given, got).items():
-            tally.add(runtime, output, *measured)
+    tally = _Tally(part, tuple(runtimes))
+    for runtime, run in runtimes.items():
+        for edges in (people[FEW],) if runtime == "reference" else (people, people[:1], many):
+            given = _given(twin, part, len(edges), rng)
+            got = run({"edges": edges, **given})
+            for output, measured in _measure(twin, part, edges, given, got).items():
+                tally.add(runtime, output, *measured)
     return tally.verification(len(people) + 1 + len(many))
 
 
 class _Tally:
     """Largest errors so far."""
 
-    def __init__(self, part: str) -> None:
+    def __init__(self, part: str, runtimes: tuple[str, ...]) -> None:
         self._part = part
-        self._worst: dict[str, dict[str, float]] = {name: {} for name in (*RUNTIMES, "engine")}
-        self._compared: dict[str, dict[str, int]] = {name: {} for name in RUNTIMES}
+        self._worst: dict[str, dict[str, float]] = {name: {} for name in (*runtimes, "engine")}
+        self._compared: dict[str, dict[str, int]] = {name: {} for name in runtimes}
 
     def add(self, runtime: str, output: str, errors: Array, own: Array, allowed: Array) -> None:
         """Check (S,) errors of a runtime, with the engine's and what its rounding explains."""
@@ -188,7 +187,7 @@ def _measure(
     The last is over runs with nudged weights too, for one run may be near the truth by luck, and
     over all outputs of the rollout, for any of them may be behind an error in what is read of it.
     """
-    known = (np.abs(edges) < 1 + R_TOLERANCE).all(axis=1)
+    known: Array = np.all(np.abs(edges) < 1 + R_TOLERANCE, axis=1)
     given = {name: array if name == "inputs" else array[known] for name, array in given.items()}
     read = {name: array[known] for name, array in got.items()}
     truth, exact = exact_outputs(twin, part, edges[known], given)
@@ -216,8 +215,8 @@ def _measure(
 def _marked(part: str, outputs: Mapping[str, Array]) -> Array:
     """(S,) bool who is diverged, which a hypernetwork can only say by weights that are NaN."""
     if part == "hypernetwork":
-        alone: Array = np.isnan(outputs["weights"]).all(axis=1)
-        return alone
+        unknown: Array = np.all(np.isnan(outputs["weights"]), axis=1)
+        return unknown
     return outputs["diverged"]
 
 
@@ -283,14 +282,39 @@ def _connectomes(twin: Twin, edges: Array) -> Connectomes:
 Run = Callable[[dict[str, Array]], dict[str, Array]]
 
 
-def _onnxruntime(model: bytes) -> Run:
+def _onnxruntime(model: bytes, library: Path | None = None) -> Run:
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "onnx", "Verifying an ONNX model") from error
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    if library is not None:
+        options.register_custom_ops_library(str(library))
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def _with_library(model: bytes, library: Path) -> Run:
+    with _blaming(library):
+        run = _onnxruntime(model, library)
+
+    def blamed_run(inputs: dict[str, Array]) -> dict[str, Array]:
+        with _blaming(library):
+            return run(inputs)
+
+    return blamed_run
+
+
+@contextmanager
+def _blaming(library: Path) -> Iterator[None]:
+    """What fails here did not fail without the library."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime has a type for each status code
+        raise VerificationError(
+            f"onnxruntime cannot run the model with {library}: {error}. Nothing was written"
+        ) from error
 
 
 def _reference(model: bytes) -> Run:

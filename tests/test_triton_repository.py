@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from onnx_twins import options, people, short_twin
 
 from dtwin_fast import ort
 from dtwin_fast.cli import main
+from dtwin_fast.errors import VerificationError
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -58,7 +60,10 @@ def test_the_op_library_lies_beside_the_model(
 ) -> None:
     monkeypatch.setenv(ort.VARIABLE, str(ort_library))
     twin = short_twin()
-    assert export_triton(twin, tmp_path).has_library
+    done = export_triton(twin, tmp_path)
+    assert done.has_library
+    assert set(done.verification.errors) == {"onnxruntime", "reference", "libdtwin_ort", "engine"}
+    assert (tmp_path / "tiny" / ort.LIBRARY).read_bytes() == ort_library.read_bytes()
     (library,) = _config(tmp_path / "tiny").model_operations.op_library_filename
     assert Path(library) == tmp_path / "tiny" / ort.LIBRARY
     registered = options()
@@ -66,6 +71,36 @@ def test_the_op_library_lies_beside_the_model(
     file = tmp_path / "tiny" / "1" / "model.onnx"
     session = onnxruntime.InferenceSession(file, registered, providers=["CPUExecutionProvider"])
     assert len(session.run(None, {"edges": people(twin, 2)})) == 5
+
+
+@pytest.fixture(params=["junk", "wrong"])
+def broken_library(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
+    """A library that does not load, or whose engine errs; and what is said of it."""
+    if request.param == "junk":
+        (tmp_path / "junk.so").write_bytes(b"no library")
+        return tmp_path / "junk.so", "cannot run the model with"
+    request.getfixturevalue("ort_library")  # skips where none can be built
+    wrong = request.getfixturevalue("build_program")("wrong_ort")
+    return wrong.with_name("libwrong_ort.so"), "libdtwin_ort): error "
+
+
+def test_a_library_that_does_not_work_is_refused_before_anything_is_written(
+    broken_library: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    library, said = broken_library
+    monkeypatch.setenv(ort.VARIABLE, str(library))
+    repository, twin = tmp_path / "all", short_twin()
+    with pytest.raises(VerificationError, match=re.escape(said)):
+        export_triton(twin, repository)
+    assert not repository.exists()
+    twin.save(tmp_path / "model")
+    command = ["export", str(tmp_path / "model"), "--triton-repository", str(repository)]
+    assert main(command) == 1
+    assert said in capsys.readouterr().err
+    assert [path for path in repository.rglob("*") if path.is_file()] == []
 
 
 def test_the_command_says_where_the_server_sees_it(
