@@ -172,7 +172,7 @@ class Rest:
     async def infer(self, request: Request, account: Account, tenant: Tenant) -> Response:
         """Run a model."""
         service = self._service
-        service.admit(tenant)
+        await service.admit(tenant)
         model = service.model(**_which(request))
         account.model = model.name
         body = await self._body(request, account)
@@ -199,7 +199,7 @@ class Rest:
 
     async def person(self, request: Request, account: Account, tenant: Tenant) -> Response:
         """What is said of the person of a file, for the page."""
-        self._service.admit(tenant)
+        await self._service.admit(tenant)
         wanted = Wanted.read(request.query_params)
         body = await self._body(request, account)
         with tenant.hold(1):

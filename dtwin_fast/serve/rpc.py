@@ -102,7 +102,7 @@ class Rpc:
         with service.request("grpc", name, account):
             tenant = self._enter(name, context, account)
             if name == "ModelInfer":
-                service.admit(tenant)
+                await service.admit(tenant)
             async with service.receiving(account, service.settings.body_s) as count:
                 data = await context.read()
                 if data is grpc.aio.EOF:
@@ -204,7 +204,7 @@ class Rpc:
                             return
                         count(len(data))
                     account.start = time.perf_counter()  # a stream may be idle for long
-                    service.admit(tenant)
+                    await service.admit(tenant)
                     message = await service.parse(_decode, "ModelInfer", data)
                     account.model = message.model_name
                     done = await self.infer(message, account, tenant, context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import resource
@@ -85,6 +86,8 @@ async def _serve(twin: Twin, settings: Settings, started: Callable[[], None] | N
         log_enabled=False,
     )
     batches = loop.create_task(service.batcher.run())
+    gc.collect()
+    gc.freeze()  # what is there now stays to the end: the collector need not look at it again
     await rpc.start()
     serving = loop.create_task(http.serve())
     stopping = loop.create_task(stop.wait())

@@ -25,6 +25,8 @@ from .tenants import Tenant, Tenants
 LOG = logging.getLogger("dtwin.serve")
 T = TypeVar("T")
 
+REFUSALS_S = 0.1
+"""Between refusals of a full queue."""
 PARSERS = 2
 """Threads that check requests and write answers."""
 
@@ -74,14 +76,19 @@ class Service:
         account.tenant = tenant.name
         return tenant
 
-    def admit(self, tenant: Tenant) -> None:
+    async def admit(self, tenant: Tenant) -> None:
         """Count a request that a model is to be run for, before its body is read.
+
+        Those that come while the queue is full are refused together, ``REFUSALS_S`` after one
+        another: one by one they would wake the server as often, which takes processors from the
+        engine.
 
         Raises:
             DTwinInputError: there are too many (codes ``tenant_rate``, ``queue_full``).
         """
         tenant.count_request()
         if self._parsing >= self.settings.queue or self.batcher.is_full:
+            await asyncio.sleep(REFUSALS_S - asyncio.get_running_loop().time() % REFUSALS_S)
             raise queue_full()
 
     def model(self, name: str, version: str = "") -> Model:
