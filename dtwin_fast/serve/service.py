@@ -25,7 +25,7 @@ from .tenants import Tenant, Tenants
 LOG = logging.getLogger("dtwin.serve")
 T = TypeVar("T")
 
-REFUSALS_S = 0.1
+REFUSALS_S = 0.25
 """Between refusals of a full queue."""
 PARSERS = 2
 """Threads that check requests and write answers."""
