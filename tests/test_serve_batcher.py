@@ -16,7 +16,6 @@ from serve_process import some_edges
 
 from dtwin_fast.connectome import Connectomes
 from dtwin_fast.errors import DTwinInputError
-from dtwin_fast.serve import service as service_module
 from dtwin_fast.serve.batcher import Batcher
 from dtwin_fast.serve.beside import beside
 from dtwin_fast.serve.metrics import Metrics
@@ -118,22 +117,49 @@ def test_a_turn_that_does_not_come(tiny_twin: Twin) -> None:
 
 def test_people_whose_caller_goes_leave_the_queue_at_once(tiny_twin: Twin) -> None:
     model = Predictions(tiny_twin, "tiny")
-    works = [work(model, some_edges(2, 120), "rt_s") for _ in range(2)]
+    some = work(model, some_edges(2, 120), "rt_s")
 
-    async def go() -> list[Any]:
-        batcher = Batcher(Settings(queue=3, batch_wait_ms=200), Metrics((model.name,)))
-        running = asyncio.create_task(batcher.run())
-        gone = asyncio.create_task(batcher.submit(works[0], 30))
-        await asyncio.sleep(0.01)
-        gone.cancel()
-        await asyncio.sleep(0.01)
-        assert gone.cancelled()
-        answer = await batcher.submit(works[1], 30)  # there is room for two again
-        running.cancel()
-        return [answer]
+    async def go() -> None:
+        batcher = Batcher(Settings(queue=2), Metrics((model.name,)))  # which nobody runs
+        for _ in range(2):
+            gone = asyncio.create_task(batcher.submit(some, 30))
+            await asyncio.sleep(0)
+            assert batcher.is_full
+            gone.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await gone
+            assert not batcher.is_full
 
-    (answer,) = asyncio.run(go())
-    assert len(answer.arrays["rt_s"]) == 2
+    asyncio.run(go())
+
+
+def test_an_end_does_not_wait_for_the_engine(tiny_twin: Twin) -> None:
+    held, begun = threading.Event(), threading.Event()
+
+    class Stuck(Predictions):
+        def run(self, how: How, people: Connectomes, outputs: Sequence[str]) -> Answer:
+            begun.set()
+            assert held.wait(60)
+            return super().run(how, people, outputs)
+
+    model = Stuck(tiny_twin, "tiny")
+
+    async def go() -> list[asyncio.Task[Answer]]:
+        batcher = Batcher(Settings(batch_wait_ms=1), Metrics((model.name,)))
+        tasks = [asyncio.create_task(batcher.run())]
+        some = work(model, some_edges(1, 120), "rt_s")
+        tasks += [asyncio.create_task(batcher.submit(some, 30)) for _ in range(2)]
+        assert await asyncio.to_thread(begun.wait, 20)
+        tasks[1].cancel()
+        await asyncio.sleep(0.01)
+        tasks[1].cancel()  # as often as one likes
+        return tasks
+
+    try:
+        tasks = asyncio.run(go())  # which cancels what is left, and waits for it
+    finally:
+        held.set()
+    assert all(task.done() for task in tasks)
 
 
 def test_a_caller_that_goes_while_its_people_are_run_goes_after_them(tiny_twin: Twin) -> None:
@@ -198,7 +224,7 @@ def test_a_caller_that_goes_waits_for_its_thread_and_no_longer() -> None:
 def test_the_oldest_message_that_does_not_come_makes_room(
     tiny_twin: Twin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "MESSAGES", 2)
+    monkeypatch.setattr(Settings, "messages", 2)
 
     async def go() -> list[Any]:
         service = Service(tiny_twin, Settings())
@@ -212,5 +238,5 @@ def test_the_oldest_message_that_does_not_come_makes_room(
         return await asyncio.gather(*map(read, (20, 0.2, 0.01, 0.01)), return_exceptions=True)
 
     first, *others = asyncio.run(go())
-    assert first.code == "slow"
-    assert [getattr(other, "code", other) for other in others] == ["slow", "read", "read"]
+    assert first.code == "queue_full"
+    assert [getattr(other, "code", other) for other in others] == ["queue_full", "read", "read"]

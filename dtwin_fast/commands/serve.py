@@ -46,7 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT, then 0; 1 if a request was not answered."""
+    """Serve until SIGTERM or SIGINT, then 0; 1 if something was given up."""
     from ..serve import Settings, serve
 
     options = {
@@ -67,10 +67,10 @@ def run(args: argparse.Namespace) -> int:
             flush=True,
         )
 
-    all_answered = serve(twin, settings, started)
+    ended = serve(twin, settings, started)
     sys.stderr.flush()
     # Not return: threads of the server would wait for clients that hold half a request.
-    os._exit(0 if all_answered else 1)
+    os._exit(0 if ended else 1)
 
 
 def _number(group: argparse._ArgumentGroup, name: str, default: int, what: str, least: int,

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..errors import DTwinInputError
+from .beside import seen
 from .metrics import Metrics
 from .models import Answer, Work, joined
 from .refusals import draining, internal, queue_full, too_large, where
@@ -88,15 +89,17 @@ class Batcher:
         self._jobs.append(job)
         self._count(n_people)
         self._arrived.set()
+        job.done.add_done_callback(seen)
         try:
-            return await asyncio.shield(job.done)
+            await asyncio.wait((job.done,))
         except asyncio.CancelledError:
             if job in self._jobs:
                 self._jobs.remove(job)
                 self._count(-n_people)
             else:
-                await asyncio.gather(job.done, return_exceptions=True)
+                await asyncio.wait((job.done,))
             raise
+        return job.done.result()
 
     def refuse_all(self) -> None:
         """Refuse everybody who waits for a turn, as the server is ending."""
@@ -113,7 +116,12 @@ class Batcher:
             batch = self._take(loop.time())
             if not batch:
                 continue
-            answers = await loop.run_in_executor(self._engine, self._answers, batch)
+            try:
+                answers = await loop.run_in_executor(self._engine, self._answers, batch)
+            except asyncio.CancelledError:
+                for job in batch:
+                    job.done.set_exception(internal())
+                raise
             for job, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Answer):
                     job.done.set_result(answer)

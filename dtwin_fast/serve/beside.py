@@ -22,9 +22,18 @@ async def beside(executor: Executor, function: Callable[..., T], *arguments: obj
         return function(*arguments) if wanted else None
 
     done: asyncio.Future[Any] = asyncio.get_running_loop().run_in_executor(executor, call)
+    done.add_done_callback(seen)
     try:
-        return await asyncio.shield(done)
+        await asyncio.wait((done,))
     except asyncio.CancelledError:
         wanted = False
-        await asyncio.gather(done, return_exceptions=True)
+        await asyncio.wait((done,))
         raise
+    result: T = done.result()
+    return result
+
+
+def seen(done: asyncio.Future[Any]) -> None:
+    """Keep asyncio from logging an error that nobody waits for: it may hold a person's numbers."""
+    if not done.cancelled():
+        done.exception()

@@ -104,10 +104,10 @@ def slow(field: str, seconds: float) -> DTwinInputError:
 def crowded_out() -> DTwinInputError:
     """A message that had not come when too many others were waited for."""
     return DTwinInputError(
-        "slow",
+        "queue_full",
         "the request had not come, and too many others were waited for",
         field="body",
-        fix="Send it at once, with its call",
+        fix="Ask again later",
     )
 
 

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from ..errors import DTwinInputError
 from ..provenance import package_version
 from . import json_tensors
+from .beside import seen
 from .models import VERSION, configuration
 from .openapi import openapi
 from .person import Wanted
@@ -256,14 +257,14 @@ class Rest:
     async def _unless_gone(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
         """The answer; a request whose client has gone is taken out of the queue."""
         answer = asyncio.ensure_future(work)
+        answer.add_done_callback(seen)
         gone = asyncio.ensure_future(_gone(request))
         try:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
             answer.cancel()
-            # What it holds is counted until it is let go.
-            await asyncio.gather(answer, return_exceptions=True)
+            await asyncio.wait((answer,))  # what it holds is counted until it is let go
             raise _client_gone()
         finally:
             answer.cancel()

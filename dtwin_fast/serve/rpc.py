@@ -28,8 +28,6 @@ Answerer = Callable[[Any, Account, Tenant, Any], Awaitable[Any]]
 OPEN = ("ServerLive", "ServerReady")
 MESSAGE_BYTES = 64 * 1024
 """What a message holds beyond its tensors."""
-ENDING = ("unauthorized", "slow", "draining", "too_large")
-"""Codes that end a stream."""
 STREAMS = 256
 """Calls of one connection at once."""
 
@@ -101,6 +99,8 @@ class Rpc:
         account = Account()
         with service.request("grpc", name, account):
             tenant = self._enter(name, context, account)
+            if name in OPEN:  # nobody without a token is waited for
+                return await answer(None, account, tenant, context)
             if name == "ModelInfer":
                 await service.admit(tenant)
             async with service.receiving(account, service.settings.body_s) as count:
@@ -203,13 +203,14 @@ class Rpc:
                             account.nothing = True
                             return
                         count(len(data))
+                    account.received = True
                     account.start = time.perf_counter()  # a stream may be idle for long
                     await service.admit(tenant)
                     message = await service.parse(_decode, "ModelInfer", data)
                     account.model = message.model_name
                     done = await self.infer(message, account, tenant, context)
             except DTwinInputError as error:
-                if error.code in ENDING:
+                if not account.received:
                     await _abort(context, error)
                 yield response(error_message=str(error))
             else:

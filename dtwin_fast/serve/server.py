@@ -44,8 +44,8 @@ def serve(twin: Twin, settings: Settings, started: Callable[[], None] | None = N
         started: called once requests are welcome.
 
     Returns:
-        whether all of them were answered in the time of an end. Those whose turn does not come in
-        it are refused; one that the engine is at may be lost.
+        whether everything had ended in the time of an end. Those whose turn does not come in it
+        are refused; what a thread is still at is given up.
 
     Raises:
         DTwinInputError: ports that are taken (code ``argument``), or a file of tokens that cannot
@@ -56,7 +56,10 @@ def serve(twin: Twin, settings: Settings, started: Callable[[], None] | None = N
     LOG.addHandler(logging.StreamHandler())
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
-    return asyncio.run(_serve(twin, settings, started))
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    # Not asyncio.run, which would wait for what an end has given up.
+    return loop.run_until_complete(_serve(twin, settings, started))
 
 
 async def _serve(twin: Twin, settings: Settings, started: Callable[[], None] | None) -> bool:

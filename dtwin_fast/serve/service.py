@@ -19,7 +19,7 @@ from .metrics import Metrics
 from .models import VERSION, Answer, Model, Work, served_models
 from .page import Page
 from .refusals import crowded_out, draining, internal, queue_full, slow, too_large, where
-from .settings import BODIES_BYTES, FREE_S, MESSAGES, MIN_BYTES_PER_S, Settings
+from .settings import BODIES_BYTES, FREE_S, MIN_BYTES_PER_S, Settings
 from .tenants import Tenant, Tenants
 
 LOG = logging.getLogger("dtwin.serve")
@@ -181,7 +181,8 @@ class Service:
             account: of the request.
             seconds: in which all of it must have come.
             in_parts: it comes in parts, and no slower than ``MIN_BYTES_PER_S``. What does not is
-                counted when it is in memory; the oldest of ``MESSAGES`` makes room for another.
+                counted when it is in memory; the oldest of ``settings.messages`` makes room for
+                another.
 
         Yields:
             a function that counts the bytes of a part.
@@ -228,7 +229,7 @@ class Service:
             _end(timeout)
 
     def _make_room(self) -> None:
-        while len(self._messages) >= MESSAGES:
+        while len(self._messages) >= self.settings.messages:
             oldest = next(iter(self._messages))
             del self._messages[oldest]
             _end(oldest)

@@ -26,8 +26,9 @@ METADATA_BYTES = 16 * 1024
 """Metadata of a call of gRPC."""
 CONNECTIONS = 8192
 """Connections at once; slow ones must not keep others out."""
-MESSAGES = 256
-"""Messages of gRPC that are waited for at once: how large one is, is not known before."""
+MESSAGES_BYTES = 16 * 2**30
+"""Messages of gRPC that are waited for at once, were all as large as they may be: how large one is,
+is not known before it has come."""
 STREAM_IDLE_S = 300.0
 """A gRPC stream that asks nothing for so long is ended."""
 
@@ -108,6 +109,11 @@ class Settings:
     def body_bytes(self) -> int:
         """Largest body, in bytes."""
         return self.body_mib * 2**20
+
+    @property
+    def messages(self) -> int:
+        """Messages of gRPC that are waited for at once."""
+        return MESSAGES_BYTES // self.body_bytes
 
 
 def is_loopback(host: str) -> bool:
