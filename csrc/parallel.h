@@ -58,6 +58,7 @@ class Threads {
 
     template <class Work>
     void start(int64_t count, Work work) {
+        if (count == 0) return;
         threads_.reset(new (std::nothrow) std::thread[count]);
         try {
             for (; threads_ && n_started_ < count; ++n_started_) {

@@ -313,7 +313,8 @@ def _blaming(library: Path) -> Iterator[None]:
         yield
     except Exception as error:  # onnxruntime has a type for each status code
         raise VerificationError(
-            f"onnxruntime cannot run the model with {library}: {error}. Nothing was written"
+            f"onnxruntime cannot run the model with {library}: {error}. Nothing was written. Build "
+            "the library for this runtime, or take it away: the model runs without it"
         ) from error
 
 

@@ -146,7 +146,7 @@ def test_every_failure_is_a_status_and_no_leak(
     memory, size, *registered = run_program(build_program("ort_memory")).splitlines()
     counts, rest = memory.split(" without memory: ")
     assert all(int(part.split()[0]) > 0 for part in counts.split(", "))
-    assert rest == "1 domains, 0 leaks, 0 other statuses"
+    assert rest == "1 domains, 0 leaks, 0 without an error"
     wanted = "dtwin::Rollout: an array would be larger than the address space, rolled out: 0"
     assert size == wanted
     assert registered == ["refused: 1, domains: 0", "refused: 0, domains: 1"]

@@ -7,11 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtwin_fast import readouts
 from dtwin_fast.readouts import READOUTS, hazard, hazard_vjp, sigmoid
 
 DT_S = 0.08
-WINDOWS = np.array([[2, 7], [10, 14]])
-ONSET_S = np.array([0.15, 0.8])
+WINDOWS = np.array([[2, 7], [10, 14], [4, 9], [12, 17]])  # equally long ones, which overlap
+ONSET_S = np.array([0.15, 0.8, 0.3, 0.9])
+
+
+@pytest.fixture(params=[1, readouts.DECODED], ids=["trial by trial", "together"], autouse=True)
+def decoded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readouts, "DECODED", request.param)
+
 
 EXACT = 1e-6  # results are stored in float32
 
@@ -134,7 +141,7 @@ def test_company_changes_no_bit(head, dtype):
 @pytest.mark.parametrize("head", READOUTS)
 def test_no_subjects(head):
     found = READOUTS[head](np.empty((0, 20, 3), np.float32), WINDOWS, ONSET_S, DT_S)
-    assert (found.choice_prob.shape, found.rt_s.shape) == ((0, 2, 3), (0, 2))
+    assert (found.choice_prob.shape, found.rt_s.shape) == ((0, 4, 3), (0, 4))
 
 
 @pytest.mark.parametrize("level", [-1e38, -800, -100, 100, 800, 1e38])
@@ -160,7 +167,7 @@ def test_hazard_vjp_equals_autograd(level):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(17)
     actions = level + rng.normal(0, 1.5, (3, 20, 3))
-    d_prob, d_rt_s = rng.normal(size=(3, 2, 3)), rng.normal(size=(3, 2))
+    d_prob, d_rt_s = rng.normal(size=(3, 4, 3)), rng.normal(size=(3, 4))
     leaf = torch.tensor(actions, requires_grad=True)
     total = torch.zeros((), dtype=torch.float64)
     for n, (start, stop) in enumerate(WINDOWS):
@@ -182,9 +189,19 @@ def test_hazard_vjp_equals_autograd(level):
     assert not found[:, outside].any()
 
 
+def test_company_changes_no_bit_of_gradients():
+    rng = np.random.default_rng(19)
+    actions, d_prob, d_rt_s = (rng.normal(size=s) for s in ((40, 20, 3), (40, 4, 3), (40, 4)))
+    whole = hazard_vjp(actions, WINDOWS, ONSET_S, DT_S, d_prob, d_rt_s)
+    for n in (1, 2, 13, 40):
+        rows = rng.permutation(40)[:n]
+        some = hazard_vjp(actions[rows], WINDOWS, ONSET_S, DT_S, d_prob[rows], d_rt_s[rows])
+        assert some.tobytes() == whole[rows].tobytes()
+
+
 def test_hazard_vjp_spoils_only_the_subject_that_diverged():
     rng = np.random.default_rng(18)
-    actions, d_prob, d_rt_s = (rng.normal(size=s) for s in ((3, 20, 2), (3, 2, 2), (3, 2)))
+    actions, d_prob, d_rt_s = (rng.normal(size=s) for s in ((3, 20, 2), (3, 4, 2), (3, 4)))
     whole = hazard_vjp(actions, WINDOWS, ONSET_S, DT_S, d_prob, d_rt_s)
     actions[1, 11] = np.nan
     found = hazard_vjp(actions, WINDOWS, ONSET_S, DT_S, d_prob, d_rt_s)

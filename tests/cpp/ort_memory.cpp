@@ -148,9 +148,9 @@ int main() {
     sweep([&] { return as_status(op->KernelComputeV2(kernel, nullptr)); }, &rollouts);
     std::printf(
         "%ld refusals, %ld registrations, %ld kernels, %ld rollouts without memory: "
-        "%ld domains, %ld leaks, %ld other statuses\n",
+        "%ld domains, %ld leaks, %ld without an error\n",
         refusals, registrations, kernels.failed, rollouts.failed, kept,
-        kernels.leaks + rollouts.leaks, kernels.other + rollouts.other);
+        kernels.leaks + rollouts.leaks, kernels.without + rollouts.without);
 
     // The product of the last states' sizes is 0 in 64 bits, and each array alone would fit.
     rolled_out = false;
