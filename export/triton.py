@@ -12,8 +12,8 @@ from ..files import write_atomic
 from ..ort import LIBRARY, library_path
 from ..twin import CHUNK_SUBJECTS, Twin
 from .readout import Runs
-from .to_onnx import build
-from .verify import Verification, verify
+from .verify import Verification
+from .write import export_onnx
 
 VERSION = "1"
 MODEL_FILE = "model.onnx"
@@ -54,17 +54,14 @@ def export_triton(twin: Twin, repository: Path, mounted_at: Path | None = None) 
         mounted_at: where the server sees that folder, such as ``/models``; default where it is.
 
     Raises:
-        DTwinInputError, MissingExtraError: as of :func:`dtwin_fast.export.export_onnx`.
-        VerificationError: the model does not compute what the engine does, or not with the
-            library; nothing was written.
+        DTwinInputError, VerificationError, MissingExtraError: as of
+            :func:`dtwin_fast.export.export_onnx`; nothing was written.
     """
     name = model_name(twin)
     folder = repository / name
     seen = PurePosixPath((mounted_at or repository.resolve()) / name / LIBRARY)
     library = _op_library()
-    model = build(twin, "twin")
-    verification = verify(twin, "twin", model, library)
-    write_atomic(folder / VERSION / MODEL_FILE, model)
+    verification = export_onnx(twin, folder / VERSION / MODEL_FILE, library=library)
     if library is not None:
         write_atomic(folder / LIBRARY, library.read_bytes())
     # The config last: a repository without it is not served.
