@@ -34,6 +34,19 @@ class Failing(Predictions):
         raise FloatingPointError(f"edge {people.edges[0, 0]}")
 
 
+class Held(Predictions):
+    """A model whose runs begin and wait until they are released."""
+
+    def __init__(self, twin: Twin, name: str) -> None:
+        super().__init__(twin, name)
+        self.begun, self.released = threading.Event(), threading.Event()
+
+    def run(self, how: How, people: Connectomes, outputs: Sequence[str]) -> Answer:
+        self.begun.set()
+        assert self.released.wait(60)
+        return super().run(how, people, outputs)
+
+
 def work(model: Predictions, edges: Any, *outputs: str, **parameters: str) -> Work:
     return model.accept(Asked({"edges": edges}, outputs or None, parameters))
 
@@ -134,22 +147,14 @@ def test_people_whose_caller_goes_leave_the_queue_at_once(tiny_twin: Twin) -> No
 
 
 def test_an_end_does_not_wait_for_the_engine(tiny_twin: Twin) -> None:
-    held, begun = threading.Event(), threading.Event()
-
-    class Stuck(Predictions):
-        def run(self, how: How, people: Connectomes, outputs: Sequence[str]) -> Answer:
-            begun.set()
-            assert held.wait(60)
-            return super().run(how, people, outputs)
-
-    model = Stuck(tiny_twin, "tiny")
+    model = Held(tiny_twin, "tiny")
 
     async def go() -> list[asyncio.Task[Answer]]:
         batcher = Batcher(Settings(batch_wait_ms=1), Metrics((model.name,)))
         tasks = [asyncio.create_task(batcher.run())]
         some = work(model, some_edges(1, 120), "rt_s")
         tasks += [asyncio.create_task(batcher.submit(some, 30)) for _ in range(2)]
-        assert await asyncio.to_thread(begun.wait, 20)
+        assert await asyncio.to_thread(model.begun.wait, 20)
         tasks[1].cancel()
         await asyncio.sleep(0.01)
         tasks[1].cancel()  # as often as one likes
@@ -158,20 +163,12 @@ def test_an_end_does_not_wait_for_the_engine(tiny_twin: Twin) -> None:
     try:
         tasks = asyncio.run(go())  # which cancels what is left, and waits for it
     finally:
-        held.set()
+        model.released.set()
     assert all(task.done() for task in tasks)
 
 
 def test_a_caller_that_goes_while_its_people_are_run_goes_after_them(tiny_twin: Twin) -> None:
-    held, begun = threading.Event(), threading.Event()
-
-    class Slow(Predictions):
-        def run(self, how: How, people: Connectomes, outputs: Sequence[str]) -> Answer:
-            begun.set()
-            assert held.wait(20)
-            return super().run(how, people, outputs)
-
-    model = Slow(tiny_twin, "tiny")
+    model = Held(tiny_twin, "tiny")
 
     async def go() -> None:
         batcher = Batcher(Settings(batch_wait_ms=1), Metrics((model.name,)))
@@ -183,12 +180,12 @@ def test_a_caller_that_goes_while_its_people_are_run_goes_after_them(tiny_twin: 
                 return await batcher.submit(work(model, some_edges(1, 120), "rt_s"), 30)
 
         gone = asyncio.create_task(ask())
-        assert await asyncio.to_thread(begun.wait, 20)
+        assert await asyncio.to_thread(model.begun.wait, 20)
         gone.cancel()
         await asyncio.sleep(0.01)
         with pytest.raises(DTwinInputError, match="tenant_people"):
             await ask()
-        held.set()
+        model.released.set()
         with pytest.raises(asyncio.CancelledError):
             await gone
         assert (await ask()).arrays["rt_s"].shape[0] == 1
