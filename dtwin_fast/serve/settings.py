@@ -76,7 +76,7 @@ class Settings:
                 got=str(self.port),
                 fix="Give two ports",
             )
-        if not _is_address(self.host):
+        if _address(self.host) is None:
             raise DTwinInputError(
                 "argument",
                 "this is no address",
@@ -120,12 +120,12 @@ def is_loopback(host: str) -> bool:
     """Whether a name or address, without its port, is this machine itself."""
     if host == "localhost":
         return True
-    return _is_address(host) and ipaddress.ip_address(host).is_loopback
+    address = _address(host)
+    return address is not None and address.is_loopback
 
 
-def _is_address(text: str) -> bool:
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(text)
+        return ipaddress.ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None
