@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..errors import DTwinInputError
-from .beside import seen
+from .beside import outlast
 from .metrics import Metrics
 from .models import Answer, Work, joined
 from .refusals import draining, internal, queue_full, too_large, where
@@ -89,17 +89,14 @@ class Batcher:
         self._jobs.append(job)
         self._count(n_people)
         self._arrived.set()
-        job.done.add_done_callback(seen)
-        try:
-            await asyncio.wait((job.done,))
-        except asyncio.CancelledError:
+
+        def leave() -> None:
             if job in self._jobs:
                 self._jobs.remove(job)
                 self._count(-n_people)
-            else:
-                await asyncio.wait((job.done,))
-            raise
-        return job.done.result()
+                job.done.cancel()
+
+        return await outlast(job.done, leave)
 
     def refuse_all(self) -> None:
         """Refuse everybody who waits for a turn, as the server is ending."""

@@ -21,16 +21,30 @@ async def beside(executor: Executor, function: Callable[..., T], *arguments: obj
     def call() -> T | None:
         return function(*arguments) if wanted else None
 
+    def leave() -> None:
+        nonlocal wanted
+        wanted = False
+
     done: asyncio.Future[Any] = asyncio.get_running_loop().run_in_executor(executor, call)
+    result: T = await outlast(done, leave)
+    return result
+
+
+async def outlast(done: asyncio.Future[T], leave: Callable[[], None]) -> T:
+    """The result of a future, which a caller that is cancelled does not cancel, but waits for.
+
+    Args:
+        done: the future.
+        leave: called first where the caller is cancelled; may end the future.
+    """
     done.add_done_callback(seen)
     try:
         await asyncio.wait((done,))
     except asyncio.CancelledError:
-        wanted = False
+        leave()
         await asyncio.wait((done,))
         raise
-    result: T = done.result()
-    return result
+    return done.result()
 
 
 def seen(done: asyncio.Future[Any]) -> None:

@@ -194,7 +194,6 @@ class Service:
         if self.closing:
             raise draining()
         start = asyncio.get_running_loop().time()
-        crowded = False
 
         def until() -> float:
             by_rate = FREE_S + account.n_bytes / MIN_BYTES_PER_S if in_parts else seconds
@@ -205,22 +204,22 @@ class Service:
             if not (self.closing or timeout.expired()):
                 timeout.reschedule(until())
 
+        timeout = asyncio.timeout_at(until())
         try:
-            async with asyncio.timeout_at(until()) as timeout:
+            async with timeout:
                 self._reading.add(timeout)
                 if not in_parts:
                     self._make_room()
                     self._messages[timeout] = None
-                try:
-                    yield count
-                finally:
-                    self._reading.discard(timeout)
-                    crowded = not in_parts and timeout not in self._messages
-                    self._messages.pop(timeout, None)
+                yield count
         except TimeoutError as error:
             if self.closing:
                 raise draining() from error
+            crowded = not in_parts and timeout not in self._messages
             raise (crowded_out() if crowded else slow("body", seconds)) from error
+        finally:
+            self._reading.discard(timeout)
+            self._messages.pop(timeout, None)
 
     def close(self) -> None:
         """Refuse new requests, and those whose bodies have not come."""
